@@ -1,0 +1,41 @@
+"""``medgcsam`` and ``python -m medgcsam``: run a verb; turn an expected error into one sentence and an exit code."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+from medgcsam.errors import MedgcsamError
+
+
+def main() -> None:
+    """Entry point of the command line. ``--debug``, anywhere in the command, adds the traceback to an error."""
+    debug = "--debug" in sys.argv[1:]
+    if debug:
+        sys.argv.remove("--debug")
+    from medgcsam.cli import app
+
+    try:
+        app()
+    except MedgcsamError as error:
+        if debug:
+            traceback.print_exc()
+        sys.exit(_explained(str(error), error.exit_code))
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        sentence = (
+            f"This is a bug in medgcsam: {type(error).__name__} in {where.name} ({error}); "
+            "run the same command with --debug and report what it prints."
+        )
+        sys.exit(_explained(sentence, 1))
+
+
+def _explained(sentence: str, exit_code: int) -> int:
+    print(sentence, file=sys.stderr, flush=True)
+    return exit_code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""What no single key can say: keys that contradict or need each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from medgcsam.config.document import KeyPath
+from medgcsam.config.tree import Config
+
+Finding = tuple[tuple[KeyPath, ...], str]
+
+
+def cross_checks(config: Config) -> Iterator[Finding]:
+    """Each contradiction as (the keys it is about, the one to change first; what is wrong with that)."""
+    yield from _labels(config)
+    yield from _split(config)
+    yield from _training(config)
+    yield from _evaluation(config)
+    yield from _compare(config)
+
+
+def _labels(config: Config) -> Iterator[Finding]:
+    data = config.data
+    multilabel = config.task == "multilabel"
+    classes, positive, negative = ("data", "classes"), ("data", "positive"), ("data", "negative")
+    if data.classes is not None:
+        names = list(data.classes)
+        least = 1 if multilabel else 2
+        if len(names) < least:
+            yield (
+                (classes, ("task",)),
+                f"a {config.task} task needs at least {least} classes, but there is {len(names)}",
+            )
+        if len(set(names)) < len(names):
+            yield (classes,), "a class is named twice"
+        if data.positive is not None and data.positive not in names:
+            yield (positive, classes), f"{data.positive!r} is not in data.classes ({', '.join(names)})"
+        if data.negative in names:
+            yield (negative, classes), f"{data.negative!r} means none of the classes, so it cannot be one of them"
+        if data.label_columns is not None and set(data.label_columns) != set(names):
+            yield (("data", "label_columns"), classes), "must name the same classes as data.classes"
+    words = list(data.classes or ())
+    if isinstance(data.classes, dict):
+        words = [word for group in data.classes.values() for word in group]
+        for word in sorted({word for word in words if words.count(word) > 1}):
+            yield (classes,), f"the label {word!r} is given to a class twice"
+    for word in sorted(set(words) & set(data.exclude_labels)):
+        yield (("data", "exclude_labels"), classes), f"{word!r} is also in data.classes; keep it in one of the two"
+    if multilabel and data.positive is not None:
+        yield (positive, ("task",)), "has no meaning in a multilabel task, where every class is a finding; delete it"
+    for key in ("negative", "label_columns"):
+        if not multilabel and getattr(data, key) is not None:
+            yield (("data", key), ("task",)), "is for `task: multilabel` only"
+
+
+def _split(config: Config) -> Iterator[Finding]:
+    split = config.split
+    by = ("split", "by")
+    if split.by == "folds" and split.fold >= split.folds:
+        yield (
+            (("split", "fold"), ("split", "folds"), by),
+            f"must be less than split.folds ({split.folds}), as folds count from 0, but is {split.fold}",
+        )
+    for kind, key in (("site", "test_site"), ("date", "test_from"), ("file", "file")):
+        value = getattr(split, key)
+        if split.by == kind and value is None:
+            yield (("split", key), by), f"is needed by `split.by: {kind}`"
+        if split.by != kind and value is not None:
+            yield (("split", key), by), f"has no effect unless `split.by` is {kind!r}, but it is {split.by!r}"
+
+
+def _training(config: Config) -> Iterator[Finding]:
+    training, optimizer = config.training, config.optimizer
+    warmup = config.schedule.warmup_epochs
+    if warmup > training.epochs:
+        yield (
+            (("schedule", "warmup_epochs"), ("training", "epochs")),
+            f"must not be more than training.epochs ({training.epochs}), but is {warmup:g}",
+        )
+    if training.precision == "fp16" and training.device == "cpu":
+        yield (
+            (("training", "precision"), ("training", "device")),
+            "'fp16' needs a GPU; with `device: cpu` use 'fp32' or 'bf16'",
+        )
+    if config.network.freeze_stem and config.network.weights is None:
+        yield (
+            (("network", "freeze_stem"), ("network", "weights")),
+            "needs network.weights: frozen random layers would learn nothing",
+        )
+    if optimizer.ascent_fraction * training.batch_size < 1:
+        yield (
+            (("optimizer", "ascent_fraction"), ("training", "batch_size")),
+            f"leaves less than one image of a batch of {training.batch_size}",
+        )
+
+
+def _evaluation(config: Config) -> Iterator[Finding]:
+    point = config.evaluation.operating_point
+    rule, target = (("evaluation", "operating_point", key) for key in ("rule", "target"))
+    if point.rule != "youden" and point.target is None:
+        yield (target, rule), f"is needed by `rule: {point.rule}`, such as 0.95"
+    if point.rule == "youden" and point.target is not None:
+        yield (target, rule), "has no effect with `rule: youden`; choose 'sensitivity' or 'specificity'"
+
+
+def _compare(config: Config) -> Iterator[Finding]:
+    compare, split = config.compare, config.split
+    if len(set(compare.seeds)) < len(compare.seeds):
+        yield (("compare", "seeds"),), "a seed is named twice"
+    if compare.folds is None:
+        return
+    folds = ("compare", "folds")
+    if len(set(compare.folds)) < len(compare.folds):
+        yield (folds,), "a fold is named twice"
+    if split.by != "folds":
+        yield (folds, ("split", "by")), f"has no effect unless `split.by` is 'folds', but it is {split.by!r}"
+    elif max(compare.folds) >= split.folds:
+        yield (folds, ("split", "folds")), f"must all be less than split.folds ({split.folds}), as folds count from 0"

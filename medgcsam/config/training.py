@@ -1,0 +1,42 @@
+"""Section `training`: how long, on what, and which epoch is kept."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from medgcsam.config.base import Count, Natural, Section
+
+
+def _device(value: str) -> str:
+    kind, _, number = value.partition(":")
+    if value in ("auto", "cpu", "cuda") or (kind == "cuda" and number.isdecimal()):
+        return value
+    raise ValueError(f"must be 'auto', 'cpu', 'cuda' or a numbered GPU such as 'cuda:1', but is {value!r}")
+
+
+Device = Annotated[str, Field(strict=True), AfterValidator(_device)]
+Smoothing = Annotated[float, Field(strict=True, ge=0, lt=1)]
+
+
+class TrainingConfig(Section):
+    """How long, on what, and which epoch is kept."""
+
+    epochs: Count = Field(15, description="Times that every training image is seen.")
+    batch_size: Count = Field(16, description="Images per step.")
+    accumulate: Count = Field(1, description="Batches whose gradients are added up before a step; for small GPUs.")
+    seed: Natural = Field(0, description="Seed of the weights, the order of images and the augmentation.")
+    device: Device = Field("auto", description="`auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:1`.")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="Number format of the passes; weights always stay in fp32. `bf16` suits recent GPUs."
+    )
+    patience: Count | None = Field(
+        None, description="Stop after so many epochs without a better validation result; empty: never."
+    )
+    select: Literal["auroc", "loss"] = Field("auroc", description="What the best epoch is chosen by, on validation.")
+    class_weights: Literal["balanced", "none"] = Field(
+        "balanced", description="Weigh rare classes up in the loss, or count every image alike."
+    )
+    label_smoothing: Smoothing = Field(0.0, description="Share of certainty taken off each training label.")
+    threads: Count | None = Field(None, description="CPU threads; empty: as torch decides.")

@@ -1,0 +1,175 @@
+"""Open the data set that a configuration names: a hospital's manifest, or one that a description points to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from medgcsam.cohort.faults import Fault, nearest
+from medgcsam.cohort.labels import NONE
+from medgcsam.cohort.manifest import read_manifest
+from medgcsam.config.shipped import find_data_description
+from medgcsam.errors import ConfigError
+from medgcsam.intake.description import Description, file_sha256, read_description
+from medgcsam.intake.importers import IMPORTERS
+
+if TYPE_CHECKING:
+    from medgcsam.config import DataConfig
+
+Classes = Sequence[str] | Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set ready for use.
+
+    ``table`` is as from ``read_manifest``, ``classes`` in the order of the outputs, ``positive`` the finding of a
+    two-class set (else None), ``root`` the folder that its image names count from, ``excluded`` the number of images
+    left out by reason. ``faults`` is empty unless the set was opened to be checked.
+    """
+
+    table: pd.DataFrame
+    root: Path
+    classes: tuple[str, ...]
+    positive: str | None
+    title: str
+    manifest_path: Path
+    manifest_sha256: str
+    licence: str = ""
+    citation: str = ""
+    source: str = ""
+    notes: str = ""
+    synthetic: bool = False
+    patients: str = "known"
+    excluded: Mapping[str, int] = field(default_factory=dict)
+    faults: tuple[Fault, ...] = ()
+
+
+def open_dataset(
+    data: DataConfig,
+    *,
+    base: Path,
+    cache: Path,
+    task: str | None = None,
+    strict: bool = True,
+    synthetic_patients: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """Open the data set of a ``data`` section.
+
+    Args:
+        data: the section. ``data.manifest`` is a CSV, or a description (YAML) of that name or shipped under it; what
+            the section says wins over the description, except that patients unknown to the description stay so.
+        base: folder of the configuration, from which relative paths count.
+        cache: where manifests and synthetic cohorts are made.
+        task: "classification" or "multilabel"; None leaves what only one of them allows to ``encode_labels``.
+        strict: False collects faults of rows in ``Dataset.faults`` instead of raising them, for ``check_dataset``.
+        synthetic_patients: make a synthetic cohort of so many patients instead of the described number, for a trial.
+        progress: told (done, total) while a synthetic cohort is made.
+
+    Raises:
+        ConfigError: unknown column, classes or ``positive`` that do not fit, a faulty description.
+        DataError: the data set or manifest is absent, empty, or has faulty rows.
+    """
+    path = Path(base, data.manifest)
+    root = Path(base, data.root) if data.root else None
+    if path.suffix.lower() in (".yaml", ".yml"):
+        description = read_description(find_data_description(data.manifest, Path(base)) or path)
+        manifest, folder = IMPORTERS[description.importer](description, root, Path(cache), progress)
+    else:
+        description, manifest, folder = None, path, root if root is not None else path.parent
+    settings = _settings(data, description)
+    faults: list[Fault] = []
+    table = read_manifest(
+        manifest,
+        settings["columns"],
+        root=folder,
+        patients=settings["patients"],
+        classes=settings["classes"],
+        exclude_labels=tuple(getattr(data, "exclude_labels", None) or ()),
+        negative=settings["negative"],
+        label_columns=settings["label_columns"],
+        uncertain=data.uncertain,
+        task=task,
+        faults=None if strict else faults,
+    )
+    classes = tuple(settings["label_columns"] or settings["classes"] or _seen(table["label"], task))
+    facts = {} if description is None else description.model_dump(include={*_FACTS})
+    return Dataset(
+        table=table,
+        root=folder.absolute(),
+        classes=classes,
+        positive=_positive(data.positive, description, classes, task),
+        manifest_path=manifest,
+        manifest_sha256=file_sha256(manifest),
+        patients=settings["patients"],
+        excluded=table.attrs["excluded"],
+        faults=tuple(faults),
+        **{"title": manifest.stem, **facts},
+    )
+
+
+_FACTS = ("title", "licence", "citation", "source", "notes", "synthetic")
+
+
+def _settings(data: DataConfig, description: Description | None) -> dict[str, Any]:
+    """How to read the manifest: the section laid over the description."""
+    settings: dict[str, Any] = {
+        "columns": dict(data.columns or {}),
+        "classes": data.classes,
+        "negative": data.negative,
+        "label_columns": _ordered(data.label_columns, data.classes),
+        "patients": data.patients or "known",
+    }
+    if description is None:
+        return settings
+    settings["columns"] = {**description.columns, **settings["columns"]}
+    settings["classes"] = _choose_classes(data.classes, description.classes)
+    settings["negative"] = data.negative or description.negative
+    settings["label_columns"] = _ordered(data.label_columns or description.label_columns, data.classes)
+    if description.patients == "unknown":
+        settings["patients"] = "unknown"
+    return settings
+
+
+def _choose_classes(own: Classes | None, described: Classes | None) -> Classes | None:
+    """A list of names that the description knows picks and orders its classes; anything else stands as it is."""
+    if own is None:
+        return described
+    picks = not isinstance(own, Mapping) and isinstance(described, Mapping) and set(own) <= set(described)
+    return {name: described[name] for name in own} if picks else own
+
+
+def _ordered(columns: Mapping[str, str] | None, classes: Classes | None) -> dict[str, str] | None:
+    """Label columns in the order of the classes where those are named, which is the order of the outputs."""
+    if not columns:
+        return None
+    unknown = [name for name in classes or () if name not in columns]
+    if unknown:
+        raise ConfigError(f"data.label_columns has no column for the class {', '.join(unknown)}; add it.")
+    return {name: columns[name] for name in classes or columns}
+
+
+def _seen(labels: pd.Series, task: str | None) -> list[str]:
+    """The classes of a manifest that nobody has named, in alphabetical order."""
+    if task == "classification":
+        return sorted(set(labels) - {""})
+    parts = {part.strip().removeprefix("?") for text in set(labels) for part in text.split("|")}
+    return sorted(parts - {"", NONE})
+
+
+def _positive(
+    own: str | None, description: Description | None, classes: tuple[str, ...], task: str | None
+) -> str | None:
+    """The class that counts as the finding: named, else described, else the last of two."""
+    if own is not None and own not in classes:
+        hint = nearest(own, classes)
+        raise ConfigError(f"data.positive: {own!r} is not among the classes {', '.join(classes)}{hint}; name one.")
+    if len(classes) != 2 or task == "multilabel":
+        return own
+    described = description.positive if description is not None else None
+    return own or (described if described in classes else classes[-1])

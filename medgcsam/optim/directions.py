@@ -1,0 +1,68 @@
+"""Collect what an ascent needs: parameters and directions, sorted into parts that one fused call can handle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .options import check_gradient, check_weight
+from .perturbation import Part, Perturbation
+
+Directed = tuple[dict[str, Any], Tensor, Tensor]
+
+# Names under which torch's optimizers keep a running mean of gradients.
+_MOMENTA = ("exp_avg", "momentum_buffer")
+
+
+def gradient_parts(groups: Iterable[dict[str, Any]]) -> list[Part]:
+    """Parts along the gradients at hand; a parameter without a gradient is left out and stays where it is.
+
+    Raises:
+        RuntimeError: a gradient is sparse.
+        TypeError: a weight has been turned to half precision since the optimizer was built.
+    """
+    found: list[Directed] = []
+    for group in groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                check_weight(parameter)
+                check_gradient(parameter)
+                found.append((group, parameter, parameter.grad))
+    return _parts(found, sign=1)
+
+
+@torch.no_grad()
+def momentum_parts(
+    groups: Iterable[dict[str, Any]], state: Mapping[Tensor, Mapping[str, Any]], perturbation: Perturbation
+) -> list[Part]:
+    """Parts against the base optimizer's first moments (MSAM, arXiv 2401.12033); empty before there are any.
+
+    The directions are copies in buffers of ``perturbation``, which changes directions in place.
+    """
+    found: list[Directed] = []
+    for group in groups:
+        for parameter in group["params"]:
+            known = state.get(parameter, {})
+            moment = next((known[name] for name in _MOMENTA if known.get(name) is not None), None)
+            if moment is not None:
+                found.append((group, parameter, moment))
+    if not found:
+        return []
+    copies = perturbation.copies([p for _, p, _ in found], [moment for _, _, moment in found])
+    return _parts([(group, p, copy) for (group, p, _), copy in zip(found, copies, strict=True)], sign=-1)
+
+
+def _parts(directed: Sequence[Directed], *, sign: int) -> list[Part]:
+    parts: dict[tuple[Any, ...], Part] = {}
+    for group, parameter, direction in directed:
+        key = (parameter.device, parameter.dtype, direction.dtype, group["rho"])
+        if key not in parts:
+            parts[key] = Part(group["rho"], sign, [], [], [])
+        part = parts[key]
+        part.params.append(parameter)
+        part.directions.append(direction)
+        part.transposed.append(group["transposed"] if group["centralize"] in ("ascent", "both") else None)
+    return list(parts.values())

@@ -1,0 +1,200 @@
+"""Move weights to the worst point nearby and back again: preallocated, fused, exact, without waiting for the device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .centralization import centralize_
+
+
+@dataclass
+class Part:
+    """Tensors that share device, type and radius.
+
+    ``directions`` (the gradients) belong to the perturbation from here on: they are changed in place. ``transposed``
+    has per tensor the layout that ``centralize_`` takes, None where the tensor is not centralized. ``sign`` is -1 to
+    move against the direction.
+    """
+
+    rho: float
+    sign: int
+    params: list[Tensor]
+    directions: list[Tensor]
+    transposed: list[int | None]
+
+
+@dataclass
+class Geometry:
+    """What is known about the last perturbation, as 0-dimensional tensors on the device, so that nobody waits for it.
+
+    ``lengths`` holds rho and the length of the direction per part, ``norm`` is the divisor, ``centralized`` and ``raw``
+    are |Pg| and |g|.
+    """
+
+    lengths: list[tuple[float, Tensor]]
+    norm: Tensor
+    centralized: Tensor
+    raw: Tensor
+
+    def radius(self) -> Tensor:
+        """Euclidean length of e; 0 where the norm was zero or not finite, so that nothing was moved."""
+        moved = (self.norm > 0) & torch.isfinite(self.norm)
+        return torch.where(
+            moved, _total([length * rho for rho, length in self.lengths]) / self.norm, torch.zeros_like(self.norm)
+        )
+
+    def share(self) -> Tensor:
+        """|Pg| / |g|, in [0, 1]; not a number where the gradient is zero or not finite."""
+        return self.centralized / self.raw
+
+
+class Perturbation:
+    """Saved weights and scratch space, allocated once per parameter and used again at every step."""
+
+    def __init__(self) -> None:
+        self._saved: dict[Tensor, Tensor] = {}
+        self._scratch: dict[Tensor, Tensor] = {}
+        self._copies: dict[Tensor, Tensor] = {}
+        self._moved: list[tuple[list[Tensor], list[Tensor]]] = []
+
+    @property
+    def active(self) -> bool:
+        """Whether weights are away from their place."""
+        return bool(self._moved)
+
+    def copies(self, params: Sequence[Tensor], values: Sequence[Tensor]) -> list[Tensor]:
+        """Copies of ``values``, one per parameter and shaped like it, in the same memory at each call."""
+        buffers = _buffers(self._copies, params)
+        torch._foreach_copy_(buffers, values)
+        return buffers
+
+    @torch.no_grad()
+    def apply(self, parts: Sequence[Part], *, norm: str, adaptive: bool, eta: float) -> Geometry:
+        """Save all weights of ``parts`` and add e to them.
+
+        e = rho * d / |d| with d = Pg, P acting where ``Part.transposed`` says so (SAM, arXiv 2010.01412; GCSAM, arXiv
+        2501.11584). With ``norm="raw"`` the divisor is |g|, taken before P. ``adaptive`` (ASAM, arXiv 2102.11600):
+        with T = |w| + eta, element by element, e = rho * T^2 d / |T d|. The norm runs over all parts; if it is zero
+        or not finite no weight moves.
+        """
+        lengths: list[tuple[float, Tensor]] = []
+        divisors, centralized, raw = [], [], []
+        for part in parts:
+            if adaptive and norm == "raw":
+                weighted = self._stretch(part, eta)
+                torch._foreach_mul_(weighted, part.directions)
+                divisors.append(_length(weighted))
+            removed = _centralize(part)
+            length = _length(part.directions)
+            before = _total([length, *removed]) if removed else length
+            centralized.append(length)
+            raw.append(before)
+            if adaptive:
+                stretch = self._stretch(part, eta)
+                torch._foreach_mul_(part.directions, stretch)
+                if norm == "centralized":
+                    divisors.append(_length(part.directions))
+                torch._foreach_mul_(part.directions, stretch)
+                length = _length(part.directions)
+            lengths.append((part.rho, length))
+        whole, whole_raw = _total(centralized), _total(raw)
+        divisor = _total(divisors) if adaptive else (whole_raw if norm == "raw" else whole)
+        self._move(parts, divisor)
+        return Geometry(lengths, divisor, whole, whole_raw)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Copy the saved weights back, bit for bit, in place; nothing happens where nothing was moved."""
+        for params, saved in self._moved:
+            torch._foreach_copy_(params, saved)
+        self._moved = []
+
+    def _stretch(self, part: Part, eta: float) -> list[Tensor]:
+        stretch = _buffers(self._scratch, part.params)
+        torch._foreach_copy_(stretch, part.params)
+        torch._foreach_abs_(stretch)
+        torch._foreach_add_(stretch, eta)
+        return stretch
+
+    def _move(self, parts: Sequence[Part], divisor: Tensor) -> None:
+        inverse = divisor.reciprocal()
+        # Zero gives inf, inf gives zero, NaN stays: one interval tells all three from a usable norm.
+        unusable = ((inverse > 0) & (inverse < math.inf)).logical_not()
+        for part in parts:
+            saved = _buffers(self._saved, part.params)
+            torch._foreach_copy_(saved, part.params)
+            self._moved.append((part.params, saved))
+            _add_scaled(part, inverse * part.rho, unusable)
+
+
+def _add_scaled(part: Part, scale: Tensor, unusable: Tensor) -> None:
+    """params += sign * scale * directions, or nothing where ``unusable`` is true; both are read on the device only."""
+    device, dtype = part.params[0].device, part.params[0].dtype
+    scale, unusable = scale.to(device), unusable.to(device)
+    # torch's fused SGD kernel is exactly this: a fused multiply-add whose factor and whose "skip me" flag live on the
+    # device. It walks memory linearly, hence the check of strides, and takes its factor as float32 on CUDA.
+    fits = device.type == "cpu" or (device.type == "cuda" and dtype == torch.float32)
+    fused_params, fused_directions = [], []
+    for parameter, direction in zip(part.params, part.directions, strict=True):
+        if fits and _same_memory(parameter, direction):
+            fused_params.append(parameter)
+            fused_directions.append(direction)
+        else:
+            zero = torch.zeros((), dtype=dtype, device=device)
+            parameter.add_(torch.where(unusable, zero, direction * scale), alpha=part.sign)
+    if fused_params:
+        torch._fused_sgd_(
+            fused_params, fused_directions, [], weight_decay=0.0, momentum=0.0, lr=scale, dampening=0.0,
+            nesterov=False, maximize=part.sign > 0, is_first_step=False, found_inf=unusable.float(),
+        )  # fmt: skip
+        torch.autograd.graph.increment_version(fused_params)
+
+
+def _same_memory(parameter: Tensor, direction: Tensor) -> bool:
+    if parameter.dtype != direction.dtype or parameter.stride() != direction.stride():
+        return False
+    if parameter.is_contiguous():
+        return True
+    # channels_last is dense too; a slice of a larger tensor is not.
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return parameter.dim() in formats and parameter.is_contiguous(memory_format=formats[parameter.dim()])
+
+
+def _centralize(part: Part) -> list[Tensor]:
+    chosen = [(d, layout) for d, layout in zip(part.directions, part.transposed, strict=True) if layout is not None]
+    return centralize_([d for d, _ in chosen], [layout for _, layout in chosen]) if chosen else []
+
+
+def _length(tensors: Sequence[Tensor]) -> Tensor:
+    """2-norm over all elements of ``tensors`` (one device, one type), in float32 or wider, on their device."""
+    dtype = torch.float32 if tensors[0].dtype in (torch.float16, torch.bfloat16) else None
+    return _total(torch._foreach_norm(tensors, 2, dtype))
+
+
+def _total(norms: Sequence[Tensor]) -> Tensor:
+    """2-norm of 0-dimensional tensors, in the widest of their types, on the device of the first."""
+    if len(norms) == 1:
+        return norms[0]
+    widest = max({norm.dtype for norm in norms}, key=lambda dtype: dtype.itemsize)
+    return torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device, widest) for norm in norms]))
+
+
+def _buffers(cache: dict[Tensor, Tensor], params: Sequence[Tensor]) -> list[Tensor]:
+    """One buffer per parameter from ``cache``, made anew only where a parameter is new or has changed its kind."""
+    found = []
+    for parameter in params:
+        buffer = cache.get(parameter)
+        if (
+            buffer is None
+            or buffer.shape != parameter.shape
+            or buffer.dtype != parameter.dtype
+            or buffer.device != parameter.device
+        ):
+            buffer = cache[parameter] = torch.empty_like(parameter, requires_grad=False)
+        found.append(buffer)
+    return found

@@ -1,0 +1,58 @@
+"""What may differ between a run and the command that continues it, and how a run is set aside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from medgcsam.config import Config, dump
+from medgcsam.errors import ConfigError
+from medgcsam.run_folder import RunFolder, writing_failed
+
+# Keys that change no number: where things lie, how fast they are read, what a report says.
+_HARMLESS = {
+    ("report",), ("output", "folder"), ("pipeline",), ("compare",), ("data", "root"), ("data", "manifest"),
+    ("training", "device"), ("training", "threads"),
+}  # fmt: skip
+_SHOWN = 3
+
+
+def check_same_configuration(run: RunFolder, config: Config) -> None:
+    """Refuse to continue a run under a configuration that would have made another result.
+
+    Raises:
+        ConfigError: naming the keys that differ and both values.
+    """
+    before = _flat(yaml.safe_load(run.config.read_text("utf-8")))
+    now = _flat(yaml.safe_load(dump(config)))
+    changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    changed = [key for key in changed if not any(key[: len(harmless)] == harmless for harmless in _HARMLESS)]
+    if not changed:
+        return
+    told = [f"{'.'.join(key)} was {before.get(key)!r}, is {now.get(key)!r}" for key in changed[:_SHOWN]]
+    more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
+    raise ConfigError(
+        f"{run.path}: this run was begun with another configuration ({'; '.join(told)}{more}); take the old values, "
+        "give the new ones another name, or begin anew with --restart."
+    )
+
+
+def set_aside(run: RunFolder) -> Path | None:
+    """Rename the folder of a run to ``fold-F.old-N``, so that nothing is lost; None where there is no folder."""
+    if not run.path.exists():
+        return None
+    number = 1
+    while (target := run.path.with_name(f"{run.path.name}.old-{number}")).exists():
+        number += 1
+    try:
+        return run.path.rename(target)
+    except OSError as error:
+        raise writing_failed(run.path, error) from error
+
+
+def _flat(values: Any, head: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    if not isinstance(values, dict):
+        return {head: values}
+    return {key: value for name, part in values.items() for key, value in _flat(part, (*head, str(name))).items()}

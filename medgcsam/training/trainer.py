@@ -1,0 +1,185 @@
+"""The training loop: epochs of optimizer steps, validation, selection of the best epoch, checkpoints, resume."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from medgcsam.config import TrainingConfig
+from medgcsam.errors import ConfigError, DataError, Interrupted
+from medgcsam.journal import Journal, stopwatch
+from medgcsam.pipeline.batches import Batches
+from medgcsam.run_folder import RunFolder, write_json_lines
+from medgcsam.training import checkpoint
+from medgcsam.training.device import memory_errors
+from medgcsam.training.inference import mean_loss, predict_logits
+from medgcsam.training.optimizers import Stepper
+from medgcsam.training.selection import auroc
+from medgcsam.training.signals import StopSignal
+from medgcsam.training.tasks import Loss, Task
+
+_EPOCH_SEED_STRIDE = 1_000_003
+
+
+@dataclass
+class Progress:
+    """How far training has come; everything here is in the checkpoint."""
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best_score: float = -math.inf
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a training is made of."""
+
+    network: nn.Module
+    stepper: Stepper
+    train: Batches
+    validation: Batches
+    targets: np.ndarray
+    """Of all rows of the store, in their order."""
+    task: Task
+    loss: Loss
+    device: torch.device
+
+
+class Trainer:
+    """Trains ``material.network`` in place; ``fit`` returns how it went."""
+
+    def __init__(self, material: Material, config: TrainingConfig, run: RunFolder, journal: Journal) -> None:
+        self.material = material
+        self.config = config
+        self.run = run
+        self.journal = journal
+        self.progress = Progress()
+
+    def fit(self) -> Progress:
+        """Train from the last checkpoint, or from the start, to the last epoch or to early stopping.
+
+        Raises:
+            Interrupted: a signal came; the last checkpoint is that of the last finished epoch.
+            ConfigError: the loss is no longer a number.
+            MachineError: out of memory, or a checkpoint cannot be written.
+        """
+        self._resume()
+        with StopSignal() as stop:
+            while self.progress.epoch < self.config.epochs and not self._patience_is_over():
+                self._epoch(self.progress.epoch + 1, stop)
+        return self.progress
+
+    def _resume(self) -> None:
+        if not self.run.last_checkpoint.is_file():
+            self._save()
+            return
+        content = checkpoint.load(self.run.last_checkpoint, self.material.device)
+        try:
+            self.material.network.load_state_dict(content["network"])
+            self.material.stepper.load_state_dict(content["stepper"])
+            self.progress = Progress(**content["progress"])
+        except (KeyError, TypeError, RuntimeError, ValueError) as error:
+            raise DataError(
+                f"{self.run.last_checkpoint}: it does not fit the configuration; begin anew with --restart."
+            ) from error
+        write_json_lines(self.run.history, self.progress.history)
+        if self.progress.epoch:
+            self.journal.say(f"Going on after epoch {self.progress.epoch} of {self.config.epochs}.")
+
+    def _patience_is_over(self) -> bool:
+        waited = self.progress.epoch - self.progress.best_epoch
+        return self.config.patience is not None and self.progress.best_epoch > 0 and waited >= self.config.patience
+
+    def _epoch(self, number: int, stop: StopSignal) -> None:
+        with stopwatch() as seconds:
+            record: dict[str, Any] = {"epoch": number, "lr": self.material.stepper.learning_rate}
+            record |= self._train(number, stop)
+            record |= self._validate()
+            record["seconds"] = round(seconds(), 3)
+        score = record["validation_auroc"] if self.config.select == "auroc" else -record["validation_loss"]
+        if score is None:
+            raise DataError("validation: no class has both positive and negative images; set training.select=loss.")
+        record["best"] = score > self.progress.best_score
+        self.progress.epoch = number
+        self.progress.history.append(record)
+        if record["best"]:
+            self.progress.best_epoch, self.progress.best_score = number, score
+            checkpoint.save(self.run.best_checkpoint, {"epoch": number, "network": self.material.network.state_dict()})
+        self._save()
+        write_json_lines(self.run.history, self.progress.history)
+        self.journal.say(_epoch_line(record, self.config.epochs))
+
+    def _train(self, number: int, stop: StopSignal) -> dict[str, Any]:
+        material = self.material
+        material.network.train()
+        torch.manual_seed(self.config.seed * _EPOCH_SEED_STRIDE + number)  # dropout: the same after a resume
+        material.stepper.begin_epoch()
+        total = torch.zeros((), device=material.device)
+        images = 0
+        steps = math.ceil(len(material.train) / self.config.accumulate)
+        with self.journal.bar(f"epoch {number}/{self.config.epochs}") as advance, memory_errors(f"epoch {number}"):
+            for done, group in enumerate(_grouped(material.train.epoch(number), self.config.accumulate), start=1):
+                count = sum(len(batch[0]) for batch in group)
+                total += material.stepper.step(material.network, material.loss, group) * count
+                images += count
+                advance(done, steps)
+                if stop.name:
+                    raise self._interrupted(stop.name)
+        mean = float(total) / images
+        if not math.isfinite(mean):
+            raise ConfigError(
+                f"epoch {number}: the training loss is no longer a number; lower optimizer.lr (now "
+                f"{material.stepper.config.lr:g}), or set training.precision=fp32 if it was not."
+            )
+        return {"train_loss": mean} | material.stepper.observations()
+
+    def _validate(self) -> dict[str, Any]:
+        material = self.material
+        logits, rows = predict_logits(
+            material.network, material.validation, device=material.device, precision=self.config.precision
+        )
+        targets = material.targets[rows]
+        loss = mean_loss(logits, targets, material.loss, material.device)
+        probabilities = material.task.probabilities(torch.from_numpy(logits)).numpy()
+        return {"validation_loss": loss, "validation_auroc": auroc(material.task, targets, probabilities)}
+
+    def _save(self) -> None:
+        content = {
+            "network": self.material.network.state_dict(),
+            "stepper": self.material.stepper.state_dict(),
+            "progress": vars(self.progress),
+        }
+        checkpoint.save(self.run.last_checkpoint, content)
+
+    def _interrupted(self, signal: str) -> Interrupted:
+        done = self.progress.epoch
+        kept = f"epoch {done} of {self.config.epochs} is saved" if done else "no epoch was finished yet"
+        return Interrupted(f"Stopped by {signal}: {kept}; run the same command again to go on.")
+
+
+def _grouped(batches: Iterator[tuple], size: int) -> Iterator[list[tuple]]:
+    """Lists of ``size`` consecutive batches; the last may be shorter."""
+    group: list[tuple] = []
+    for batch in batches:
+        group.append(batch)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _epoch_line(record: dict[str, Any], epochs: int) -> str:
+    area = record["validation_auroc"]
+    return (
+        f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}  loss {record['train_loss']:.4f}  "
+        f"validation loss {record['validation_loss']:.4f}  AUROC {'   -  ' if area is None else f'{area:.4f}'}  "
+        f"passes/step {record['passes_per_step']:.2f}  {record['seconds']:5.1f} s{'  best' if record['best'] else ''}"
+    )
