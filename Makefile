@@ -17,7 +17,7 @@ train: setup
 
 test: setup-test
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -n $$($(BIN)/python -c "import os; print(min(4, os.cpu_count() or 1))") --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -n $$($(BIN)/python -c "import os; print(min(4, os.cpu_count() or 1))") --dist worksteal $(PYTEST_ARGS)
 
 lint: setup-test
 	$(BIN)/ruff check .

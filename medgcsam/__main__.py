@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import traceback
 
 from medgcsam.errors import MedgcsamError
 
@@ -17,13 +16,13 @@ def main() -> None:
 
     try:
         app()
-    except MedgcsamError as error:
-        if debug:
-            traceback.print_exc()
-        sys.exit(_explained(str(error), error.exit_code))
     except Exception as error:
+        import traceback  # not needed by a command that succeeds
+
         if debug:
             traceback.print_exc()
+        if isinstance(error, MedgcsamError):
+            sys.exit(_explained(str(error), error.exit_code))
         where = traceback.extract_tb(error.__traceback__)[-1]
         sentence = (
             f"This is a bug in medgcsam: {type(error).__name__} in {where.name} ({error}); "

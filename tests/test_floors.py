@@ -54,7 +54,7 @@ def test_torch_stays_out_of_the_rooms_that_promise_so(path: Path) -> None:
         assert "medgcsam" not in packages or all(
             name.startswith("medgcsam.optim") for name in imported(path) if name.startswith("medgcsam")
         )
-    if room(path) in {"evaluation", "report", "scoring", "cohort", "config", "run_folder", "imaging"}:
+    if room(path) in {"evaluation", "report", "scoring", "cohort", "intake", "config", "run_folder", "imaging"}:
         assert not packages & {"torch", "monai"}
 
 

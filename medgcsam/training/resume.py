@@ -14,6 +14,7 @@ from medgcsam.run_folder import RunFolder, writing_failed
 # Keys that change no number: where things lie, how fast they are read, what a report says.
 _HARMLESS = {
     ("report",), ("output", "folder"), ("pipeline",), ("compare",), ("data", "root"), ("data", "manifest"),
+    ("optimizer", "setting"),
     ("training", "device"), ("training", "threads"),
 }  # fmt: skip
 _SHOWN = 3
