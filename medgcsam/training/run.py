@@ -41,6 +41,7 @@ from medgcsam.training.smoke import smoke_config
 from medgcsam.training.tasks import Task
 from medgcsam.training.trainer import Material, Progress, Trainer
 
+SMOKE = "TRIAL (--smoke): one epoch on few cases; the numbers below mean nothing."
 SYNTHETIC = "SYNTHETIC DATA: these images are computer-made; no number below says anything about patients."
 
 
@@ -71,6 +72,8 @@ def train(config: Config, *, restart: bool = False, smoke: bool = False, journal
     journal.say(
         f"{config.name}: {config.setting}, seed {config.training.seed}, fold {config.split.fold}: {shown(run.path)}"
     )
+    if smoke:
+        journal.say(SMOKE)
     cases = prepare_cases(config, output=output, cache=cache_folder(output), journal=journal, smoke=smoke)
     _introduce(cases, journal)
     task = Task.of(config.task, cases.classes, cases.positive)

@@ -68,6 +68,17 @@ def test_accumulation_equals_the_large_batch(name) -> None:
         assert torch.allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["sam", "gcsam"])
+def test_batchnorm_counts_the_pass_at_the_weights_only(name) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2))
+    expected = copy.deepcopy(model)
+    images = torch.randn(8, 1, 8, 8)
+    expected(images)
+    stepper(model, name=name).step(model, cross_entropy, [(images, torch.randint(0, 2, (8,)), None)])
+    assert int(model[1].num_batches_tracked) == 1
+    assert torch.allclose(model[1].running_mean, expected[1].running_mean)
+
+
 def test_passes_are_counted() -> None:
     batch = [(torch.randn(8, 1, 8, 8), torch.randint(0, 2, (8,)), None)]
     model = network()
