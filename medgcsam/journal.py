@@ -34,11 +34,12 @@ class Journal:
         for line in waiting:
             self._write(line)
 
-    def say(self, line: str = "") -> None:
-        """One line for the user and for the log."""
+    def say(self, line: str = "", *, log: bool = True) -> None:
+        """One line for the user and, unless it tells of places on this machine (``log=False``), for the log."""
         if not self.quiet:
             print(line, file=self.stream, flush=True)
-        self._write(line)
+        if log:
+            self._write(line)
 
     def _write(self, line: str) -> None:
         if self._log is None:

@@ -25,7 +25,8 @@ from medgcsam.imaging.faults import check_finite, check_size, faults_of
 from medgcsam.imaging.image import Image
 
 DEEP_GRAY = ("I;16", "I;16L", "I;16B", "I;16N")
-TIFF_BITS, TIFF_PHOTOMETRIC, TIFF_PLANAR = 258, 262, 284
+TIFF_BITS, TIFF_PHOTOMETRIC, TIFF_PLANAR, TIFF_SAMPLE_FORMAT = 258, 262, 284, 339
+SIGNED = 2
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,10 @@ def decode_raster(data: bytes, where: str, *, kind: str) -> Decoded:
         deep_colour = mode
         if kind == "tiff" and picture.tag_v2.get(TIFF_PLANAR, 1) != 1:
             raise DataError(f"{where} is 16-bit colour in separate planes; save it with interleaved colours.")
+    if kind == "tiff" and bits <= 8 and SIGNED in picture.tag_v2.get(TIFF_SAMPLE_FORMAT, ()):
+        raise DataError(f"{where} holds signed 8-bit numbers, which have no gray scale; save it as 8- or 16-bit gray.")
+    if bits > 8 and "transparency" in picture.info:
+        raise DataError(f"{where} is a 16-bit PNG with a transparent colour; save it without transparency.")
     with faults_of(where, kind.upper()):
         if kind == "png":
             _opened(data, kind).verify()  # the checksum of every chunk, which loading alone does not look at

@@ -154,12 +154,21 @@ def _ordered(columns: Mapping[str, str] | None, classes: Classes | None) -> dict
     return {name: columns[name] for name in classes or columns}
 
 
+_LIKE_NONE = {"no finding", "no findings", "no_finding", "normal", "negative", "healthy"}
+
+
 def _seen(labels: pd.Series, task: str | None) -> list[str]:
     """The classes of a manifest that nobody has named, in alphabetical order."""
     if task == "classification":
         return sorted(set(labels) - {""})
-    parts = {part.strip().removeprefix("?") for text in set(labels) for part in text.split("|")}
-    return sorted(parts - {"", NONE})
+    parts = {part.strip().removeprefix("?") for text in set(labels) for part in text.split("|")} - {"", NONE}
+    absence = sorted(part for part in parts if part.casefold() in _LIKE_NONE)
+    if absence and task == "multilabel":
+        raise ConfigError(
+            f"data.negative: the label {absence[0]!r} looks like the word for none of the findings; set data.negative "
+            "to it, or name the findings in data.classes."
+        )
+    return sorted(parts)
 
 
 def _positive(

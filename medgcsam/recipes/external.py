@@ -28,6 +28,7 @@ def evaluate_external(
     are an error: a test on them would not be external.
     """
     from medgcsam.report import write_report
+    from medgcsam.training.resume import without_places
 
     run = RunFolder.existing(path)
     name = name or Path(manifest).stem
@@ -39,7 +40,7 @@ def evaluate_external(
     target = run.external(name)
     ensure_writable(target.path)
     document = _test(run, target, config, journal)
-    write_text(target.config, dump(config))
+    write_text(target.config, dump(without_places(config)))
     write_json(target.metrics, document)
     write_report(target.path)
     say_summary(target, journal)

@@ -35,7 +35,7 @@ def say_summary(run: RunFolder, journal: Journal) -> None:
     if metrics["task"] == "binary" and point:
         rule = f"{point['rule']}{'' if point.get('target') is None else ' ' + format(point['target'], 'g')}"
         journal.say(f"threshold      {point['threshold']:.3f} ({rule}, chosen on {point['chosen_on']})")
-    journal.say(f"report         {shown(run.report)}")
+    journal.say(f"report         {shown(run.report)}", log=False)
 
 
 def interval(entry: dict[str, Any]) -> str:

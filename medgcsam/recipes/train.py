@@ -20,7 +20,7 @@ def train_and_report(config: Config, *, restart: bool, smoke: bool, journal: Jou
     run = RunFolder.existing(path)
     finished_before = run.report.is_file()
     if finished_before:
-        journal.say(f"This run is finished: {shown(run.path)} (--restart begins anew).")
+        journal.say(f"This run is finished: {shown(run.path)} (--restart begins anew).", log=False)
     else:
         write_report(run.path)
     say_summary(run, journal)

@@ -8,8 +8,11 @@ from typing import Any
 import yaml
 
 from medgcsam.config import Config, dump
-from medgcsam.errors import ConfigError
-from medgcsam.run_folder import RunFolder, writing_failed
+from medgcsam.config.shipped import is_shipped
+from medgcsam.errors import ConfigError, DataError
+from medgcsam.intake.description import file_sha256
+from medgcsam.places import shown
+from medgcsam.run_folder import RunFolder, read_json, writing_failed
 
 # Keys that change no number: where things lie, how fast they are read, what a report says.
 _HARMLESS = {
@@ -27,7 +30,7 @@ def check_same_configuration(run: RunFolder, config: Config) -> None:
         ConfigError: naming the keys that differ and both values.
     """
     before = _flat(yaml.safe_load(run.config.read_text("utf-8")))
-    now = _flat(yaml.safe_load(dump(config)))
+    now = _flat(yaml.safe_load(dump(without_places(config))))
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     changed = [key for key in changed if not any(key[: len(harmless)] == harmless for harmless in _HARMLESS)]
     if not changed:
@@ -37,6 +40,46 @@ def check_same_configuration(run: RunFolder, config: Config) -> None:
     raise ConfigError(
         f"{run.path}: this run was begun with another configuration ({'; '.join(told)}{more}); take the old values, "
         "give the new ones another name, or begin anew with --restart."
+    )
+
+
+def check_same_data(run: RunFolder, config: Config) -> None:
+    """Refuse to show or continue a run for a manifest (or data description) that is not the one it was begun with.
+
+    Where the file is not there any more, a finished run can still be shown; preparing the data will say what is missing
+    where it is needed.
+
+    Raises:
+        DataError: the file that data.manifest names has other bytes.
+    """
+    before, now = read_json(run.provenance).get("source_sha256"), source_digest(config)
+    if before is not None and now is not None and before != now:
+        raise DataError(
+            f"{config.data.manifest}: this is not the manifest that {shown(run.path)} was begun with; bring that one "
+            "back, give the new data another name, or begin anew with --restart."
+        )
+
+
+def source_digest(config: Config) -> str | None:
+    """SHA-256 of the file that ``data.manifest`` names, None where it is not there."""
+    path = Path(config.data.manifest)
+    return file_sha256(path) if path.is_file() else None
+
+
+def without_places(config: Config) -> Config:
+    """``config`` with file names in place of paths, which would tell of people and servers wherever a run is sent."""
+    data = {"manifest": Path(config.data.manifest).name, "root": None}
+    if is_shipped(Path(config.data.manifest), "data_manifests"):
+        del data["manifest"]
+    split = {"file": Path(config.split.file).name if config.split.file else None}
+    network = {"weights": Path(config.network.weights).name if config.network.weights else None}
+    return config.model_copy(
+        update={
+            "data": config.data.model_copy(update=data),
+            "split": config.split.model_copy(update=split),
+            "network": config.network.model_copy(update=network),
+            "output": config.output.model_copy(update={"folder": Path(config.output.folder).name}),
+        }
     )
 
 

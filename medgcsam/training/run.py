@@ -18,7 +18,7 @@ from medgcsam.pipeline.augment import Augment
 from medgcsam.pipeline.batches import Batches
 from medgcsam.pipeline.cases import Cases, prepare_cases
 from medgcsam.pipeline.store import Store
-from medgcsam.places import cache_folder, shown
+from medgcsam.places import cache_folder
 from medgcsam.run_folder import (
     SCHEMA,
     RunFolder,
@@ -36,7 +36,7 @@ from medgcsam.training.device import check_precision, choose_device, describe_de
 from medgcsam.training.inference import predict_logits
 from medgcsam.training.optimizers import Stepper
 from medgcsam.training.provenance import json_digest, software, text_digest
-from medgcsam.training.resume import check_same_configuration, set_aside
+from medgcsam.training.resume import check_same_configuration, check_same_data, set_aside, source_digest, without_places
 from medgcsam.training.smoke import smoke_config
 from medgcsam.training.tasks import Task
 from medgcsam.training.trainer import Material, Progress, Trainer
@@ -59,22 +59,22 @@ def train(config: Config, *, restart: bool = False, smoke: bool = False, journal
     output = Path(config.output.folder)
     run = RunFolder.of(output, config.name, config.setting, config.training.seed, config.split.fold)
     ensure_writable(output)
-    if restart and (old := set_aside(run)):
-        journal.say(f"The old run is now {shown(old)}.")
-    if run.config.is_file():
+    if run.config.is_file() and not restart:
         check_same_configuration(run, config)
-    if run.finished():
-        return run.path
+        check_same_data(run, config)
+        if run.finished():
+            return run.path
     device = choose_device(config.training.device)
     check_precision(device, config.training.precision)
     repeatable(config.training.threads)
-    journal.open_log(run.log)
-    journal.say(
-        f"{config.name}: {config.setting}, seed {config.training.seed}, fold {config.split.fold}: {shown(run.path)}"
-    )
+    journal.say(f"{config.name}: {config.setting}, seed {config.training.seed}, fold {config.split.fold}")
     if smoke:
         journal.say(SMOKE)
     cases = prepare_cases(config, output=output, cache=cache_folder(output), journal=journal, smoke=smoke)
+    # From here on the data are known to be sound; a refused command has touched no run.
+    if restart and (old := set_aside(run)):
+        journal.say(f"The old run is now {old.name}, beside the new one.")
+    journal.open_log(run.log)
     _introduce(cases, journal)
     task = Task.of(config.task, cases.classes, cases.positive)
     _write_beginning(run, config, cases, device)
@@ -113,13 +113,13 @@ def _write_beginning(run: RunFolder, config: Config, cases: Cases, device: torch
     facts = _provenance(config, cases, device)
     if run.last_checkpoint.is_file() and run.provenance.is_file():
         before = read_json(run.provenance)
-        for key, what in (("images_sha256", "images"), ("split_sha256", "split")):
+        for key, what in (("images_sha256", "images"), ("split_sha256", "split"), ("manifest_sha256", "manifest")):
             if before[key] != facts[key]:
                 raise DataError(
                     f"{run.path}: the {what} changed since this run began; bring the old ones back, or begin anew "
                     "with --restart."
                 )
-    write_text(run.config, dump(config))
+    write_text(run.config, dump(without_places(config)))
     write_json(run.split, cases.split.document)
     write_json(run.provenance, facts)
 
@@ -135,8 +135,9 @@ def _provenance(config: Config, cases: Cases, device: torch.device) -> dict[str,
         "setting": config.setting,
         "seed": config.training.seed,
         "fold": config.split.fold,
-        "config_sha256": text_digest(dump(config)),
+        "config_sha256": text_digest(dump(without_places(config))),
         "manifest_sha256": dataset.manifest_sha256,
+        "source_sha256": source_digest(config),
         "images_sha256": cases.store.images_sha256,
         "split_sha256": json_digest(cases.split.document),
         "data": {
@@ -185,7 +186,7 @@ def _network(config: Config, task: Task, device: torch.device, run: RunFolder, j
     if config.network.weights:
         report = load_weights(network, config.network.weights)
         facts["weights"] = str(report)
-        journal.say(f"weights {config.network.weights}: {report}")
+        journal.say(f"weights {Path(config.network.weights).name}: {report}")
     write_json(run.provenance, read_json(run.provenance) | {"network": facts})
     journal.say(
         f"network {config.network.name}, {facts['parameters']:,} weights, on {describe_device(device)}, "

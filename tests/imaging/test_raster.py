@@ -246,3 +246,18 @@ def test_nih_radiographs_agree_with_pillow(shared_data):
         with Pillow.open(path) as picture:
             np.testing.assert_allclose(image.array[0] * 255, np.asarray(picture.convert("L")), atol=1e-4)
         assert image.array.shape == (1, 320, 320)
+
+
+def test_signed_8_bit_tiff_is_refused_and_not_wrapped(tmp_path):
+    path = tmp_path / "signed.tif"
+    tags = {339: 2}
+    Pillow.fromarray(np.array([[249, 3], [65, 136]], np.uint8)).save(path, tiffinfo=tags)
+    with pytest.raises(DataError, match="signed 8-bit"):
+        read_image(path)
+
+
+def test_a_transparent_colour_in_16_bit_is_refused(tmp_path):
+    path = tmp_path / "key.png"
+    Pillow.fromarray(np.arange(4, dtype=np.uint16).reshape(2, 2)).save(path, transparency=1)
+    with pytest.raises(DataError, match="transparent colour"):
+        read_image(path)

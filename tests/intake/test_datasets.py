@@ -209,3 +209,16 @@ def test_the_phantom_is_made_in_the_cache_and_says_that_it_is_synthetic(tmp_path
     assert set(dataset.table["label"]) == {"normal", "opacity"}
     assert dataset.table["patient_id"].nunique() == 6
     assert all(Path(image).is_relative_to(tmp_path / "cache") for image in dataset.table["image"])
+
+
+def test_a_word_for_nothing_does_not_become_a_finding(tmp_path):
+    from types import SimpleNamespace
+
+    rows = ["image,patient_id,label", "a.png,1,Mass|Nodule", "b.png,2,No Finding", "c.png,3,Nodule"]
+    (tmp_path / "m.csv").write_text("\n".join(rows) + "\n")
+    keys = dict.fromkeys(("root", "columns", "classes", "positive", "negative", "label_columns", "patients"))
+    data = SimpleNamespace(**keys | {"manifest": "m.csv", "uncertain": "mask", "exclude_labels": ()})
+    with pytest.raises(ConfigError, match="'No Finding' looks like the word for none"):
+        open_dataset(data, base=tmp_path, cache=tmp_path, task="multilabel")
+    data.negative = "No Finding"
+    assert open_dataset(data, base=tmp_path, cache=tmp_path, task="multilabel").classes == ("Mass", "Nodule")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from medgcsam.errors import ConfigError, DataError, Interrupted, MachineError
 from medgcsam.journal import Journal
@@ -119,16 +121,15 @@ def test_another_configuration_is_refused_by_key(config) -> None:
 
 
 def test_other_images_are_refused_on_resume(config, cohort, tmp_path, monkeypatch) -> None:
-    loaded = config()
+    copy = shutil.copytree(cohort, tmp_path / "copy")
+    loaded = config(data={"root": str(copy), "manifest": str(copy / "manifest.csv")})
     with monkeypatch.context() as patch:
         patch.setattr(Stepper, "begin_epoch", lambda self: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Interrupted):
             run_of(loaded)
-    lines = (cohort / "manifest.csv").read_text().splitlines()
-    other = tmp_path / "other.csv"
-    other.write_text("\n".join(lines[:-2]) + "\n")
-    with pytest.raises(DataError, match="changed since this run began"):
-        run_of(config((f"data.manifest={other}",)))
+    Image.fromarray(np.full((40, 40), 7, np.uint8)).save(copy / "p017_0.png")
+    with pytest.raises(DataError, match="the images changed since this run began"):
+        run_of(loaded)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "gcsam"])
@@ -193,3 +194,36 @@ def test_damaged_checkpoints_are_refused(config) -> None:
     run.last_checkpoint.write_bytes(run.last_checkpoint.read_bytes()[:1000])
     with pytest.raises(DataError, match="--restart"):
         run_of(config())
+
+
+def test_another_manifest_is_not_answered_with_the_old_numbers(config, cohort, tmp_path) -> None:
+    run = run_of(config())
+    lines = (cohort / "manifest.csv").read_text().splitlines()
+    lines[-1], lines[-2] = lines[-1].replace("bright", "dark"), lines[-2].replace("bright", "dark")
+    other = tmp_path / "other.csv"
+    other.write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError, match="not the manifest"):
+        run_of(config((f"data.manifest={other}",)))
+    assert run.finished()
+
+
+def test_a_refused_command_touches_no_run(config, tmp_path) -> None:
+    run = run_of(config())
+    before = {path: path.stat().st_mtime_ns for path in run.path.parent.rglob("*")}
+    empty = tmp_path / "empty.csv"
+    empty.write_text("image,patient_id,label\n")
+    with pytest.raises(DataError, match="empty"):
+        run_of(config((f"data.manifest={empty}",)), restart=True)
+    assert {path: path.stat().st_mtime_ns for path in run.path.parent.rglob("*")} == before
+    with pytest.raises(DataError, match="empty"):
+        run_of(config((f"data.manifest={empty}", "name=other")))
+    assert not (run.path.parents[3] / "other").exists()
+
+
+def test_no_place_of_this_machine_is_in_the_run_folder(config, tmp_path, cohort) -> None:
+    run = run_of(config())
+    for path in run.path.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert str(tmp_path).encode() not in content, path.name
+            assert str(cohort).encode() not in content, path.name
