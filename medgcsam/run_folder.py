@@ -59,6 +59,11 @@ class RunFolder:
         return self.path / "split.json"
 
     @property
+    def fingerprints(self) -> Path:
+        """Salted hashes of the pixels of the training and validation images, to find them again elsewhere."""
+        return self.path / "fingerprints.json"
+
+    @property
     def provenance(self) -> Path:
         """Versions, hashes, device."""
         return self.path / "provenance.json"

@@ -28,7 +28,8 @@ class Dataset:
     """A data set ready for use.
 
     ``table`` is as from ``read_manifest``, ``classes`` in the order of the outputs, ``positive`` the finding of a
-    two-class set (else None), ``root`` the folder that its image names count from, ``excluded`` the number of images
+    two-class set (else None), ``title`` that of its description (empty without one), ``root`` the folder that its image
+    names count from, ``excluded`` the number of images
     left out by reason. ``faults`` is empty unless the set was opened to be checked.
     """
 
@@ -109,7 +110,7 @@ def open_dataset(
         patients=settings["patients"],
         excluded=table.attrs["excluded"],
         faults=tuple(faults),
-        **{"title": manifest.stem, **facts},
+        **{"title": "", **facts},
     )
 
 

@@ -44,6 +44,11 @@ class Cases:
         """Store rows (n,) of the named partitions, in the order of the table."""
         return np.flatnonzero(self.split.partition.isin(partitions).to_numpy())
 
+    def fingerprints(self, *partitions: str) -> list[str]:
+        """Salted hashes of the decoded pixels of the named partitions' images, sorted."""
+        pixels = self.store.digests["pixels"].iloc[self.rows(*partitions)]
+        return sorted(hash_id(self.salt, "pixels", digest) for digest in pixels)
+
     def names(self, kind: str, rows: np.ndarray) -> list[str]:
         """What outputs call the "case" or the "patient" of rows: hashes, or plain names where they are asked for."""
         plain = self.table[{"case": "case", "patient": "patient_id"}[kind]].iloc[rows]

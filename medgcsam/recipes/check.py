@@ -25,7 +25,9 @@ def check_data(config: Config, *, journal: Journal) -> dict[str, Any]:
     for fault in faults:
         journal.say(f"{fault.kind:<26} {fault.sentence}")
     patients = dataset.table["patient_id"].nunique()
-    journal.say(f"{dataset.title}: {images} images of {patients} patients, {len(faults)} fault(s)")
+    journal.say(
+        f"{dataset.title or dataset.manifest_path.name}: {images} images of {patients} patients, {len(faults)} fault(s)"
+    )
     return {
         "manifest": str(dataset.manifest_path),
         "images": images,

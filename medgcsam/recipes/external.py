@@ -5,18 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medgcsam.config import Config, dump
 from medgcsam.errors import ConfigError, DataError
 from medgcsam.journal import Journal
+from medgcsam.places import shown
 from medgcsam.recipes.evaluate import run_config
 from medgcsam.recipes.summary import say_summary
 from medgcsam.run_folder import RunFolder, ensure_writable, read_json, write_json, write_table, write_text
 
-_LOCAL = ("data.manifest", "data.root")
+if TYPE_CHECKING:
+    import pandas
+
+    from medgcsam.intake import Dataset
+    from medgcsam.pipeline.store import Store
 
 
 def evaluate_external(
@@ -53,73 +58,79 @@ def _own_root(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _test(run: RunFolder, target: RunFolder, config: Config, journal: Journal) -> dict[str, Any]:
+    """Predict the cases of ``config`` with the run's network; writes predictions and provenance, returns the metrics."""
     from medgcsam.cohort import encode_labels
     from medgcsam.intake import open_dataset
     from medgcsam.pipeline.cases import load_images
     from medgcsam.places import cache_folder
     from medgcsam.privacy import hash_id, load_salt
     from medgcsam.scoring import metrics_document, predictions_table
-    from medgcsam.training.device import choose_device, describe_device
+    from medgcsam.training.device import choose_device
     from medgcsam.training.run import load_selected, predict_store, question_of
     from medgcsam.training.tasks import Task
 
-    before, facts = read_json(run.metrics), read_json(run.provenance)
+    before = read_json(run.metrics)
     output = output_of(run)
-    cache = cache_folder(output)
-    classes = tuple(before["classes"])
+    cache, salt, classes = cache_folder(output), load_salt(output), tuple(before["classes"])
     if config.data.classes is None:
         config = config.model_copy(update={"data": config.data.model_copy(update={"classes": classes})})
     dataset = open_dataset(config.data, base=Path.cwd(), cache=cache, task=config.task)
     targets = encode_labels(dataset.table["label"], classes, config.task)
+    patients = [hash_id(salt, "patient", value) for value in dataset.table["patient_id"]]
+    _refuse_known(run, "partitions", patients, "patients", "prefix the numbers if these are other people")
     store = load_images(config, list(dataset.table["image"]), cache=cache, journal=journal)
-    device = choose_device(config.training.device)
-    task = Task.of(config.task, classes, before["positive"])
-    network = load_selected(run, config, task, device)
+    pixels = [hash_id(salt, "pixels", digest) for digest in store.digests["pixels"]]
+    _refuse_known(run, "fingerprints", pixels, "images", "take the copies out of the manifest")
+    task, device = Task.of(config.task, classes, before["positive"]), choose_device(config.training.device)
     rows = np.arange(len(store))
-    probabilities = predict_store(network, store, rows, targets, config, task, device)
-    salt = load_salt(output)
+    network = load_selected(run, config, task, device)
     predictions = predictions_table(
         dataset.table,
         cases=[hash_id(salt, "case", value) for value in dataset.table["case"]],
-        patients=[hash_id(salt, "patient", value) for value in dataset.table["patient_id"]],
+        patients=patients,
         partitions=["test"] * len(rows),
-        probabilities=probabilities,
+        probabilities=predict_store(network, store, rows, targets, config, task, device),
         classes=classes,
     )
-    _refuse_known_patients(run, predictions["patient"].unique())
     write_table(target.predictions, predictions)
-    document = metrics_document(
-        predictions,
-        question_of(task, patients=dataset.patients),
-        config.evaluation,
-        operating_point=before["operating_point"],
-    )
-    write_json(
-        target.provenance,
-        facts
-        | {
-            "device": describe_device(device),
-            "manifest_sha256": dataset.manifest_sha256,
-            "images_sha256": store.images_sha256,
-            "data": facts["data"] | {"title": dataset.title, "notes": dataset.notes, "synthetic": dataset.synthetic},
-        },
-    )
+    title = dataset.title or target.path.name
+    write_json(target.provenance, _provenance(run, dataset, store, title))
+    question = question_of(task, patients=dataset.patients)
+    document = metrics_document(predictions, question, config.evaluation, operating_point=before["operating_point"])
     return document | {
         "synthetic": dataset.synthetic,
         "testing": "external",
-        "title": dataset.title,
+        "title": title,
         "notes": dataset.notes,
         "trained_on": before["title"],
+        "counts": _counts(dataset.table, targets, classes),
+        "overlap": {"patients": 0, "identical_images": 0, "compared": "patient numbers and decoded pixels"},
     }
 
 
-def _refuse_known_patients(run: RunFolder, patients: Sequence[str]) -> None:
-    partitions = read_json(run.split)["partitions"]
-    known = {*partitions["train"], *partitions["validation"]} & set(patients)
+def _counts(table: pandas.DataFrame, targets: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    """Patients, images and images per class, as split.json counts a partition."""
+    shown = [(targets == k) if targets.ndim == 1 else (targets[:, k] == 1) for k in range(len(classes))]
+    labels = {name: int(rows.sum()) for name, rows in zip(classes, shown, strict=True)}
+    return {"patients": int(table["patient_id"].nunique()), "images": len(table), "labels": labels}
+
+
+def _provenance(run: RunFolder, dataset: Dataset, store: Store, title: str) -> dict[str, Any]:
+    """Provenance of the run, with the facts of the other data set in place of its own."""
+    facts = read_json(run.provenance)
+    own = {name: getattr(dataset, name) for name in ("licence", "citation", "source", "notes", "synthetic", "patients")}
+    digests = {"manifest_sha256": dataset.manifest_sha256, "images_sha256": store.images_sha256, "source_sha256": None}
+    return facts | digests | {"data": facts["data"] | own | {"title": title}}
+
+
+def _refuse_known(run: RunFolder, kind: str, hashes: Sequence[str], what: str, remedy: str) -> None:
+    """Refuse patients or images that the run was trained or selected on."""
+    held = read_json(run.split)["partitions"] if kind == "partitions" else read_json(run.fingerprints)
+    known = {*held["train"], *held["validation"]} & set(hashes)
     if known:
         raise DataError(
-            f"{len(known)} patients of this manifest were trained or selected on in {run.path} (such as "
-            f"{sorted(known)[0]}); external testing needs other patients."
+            f"{len(known)} {what} of this manifest were trained or selected on in {shown(run.path)} (such as "
+            f"{min(known)}); external testing needs others, {remedy}."
         )
 
 

@@ -49,12 +49,15 @@ def cases_view(facts: Facts) -> dict[str, Any]:
     }
     if facts.split is None:
         return view
-    split, counts = facts.split, facts.split.get("counts") or {}
-    parts = [name for name in _PARTITIONS if name in counts]
+    split, counts, names = facts.split, facts.split.get("counts") or {}, dict(_PARTITIONS)
+    if view["external"]:
+        counts = counts | {"test": facts.metrics.get("counts") or {}}
+        names = {"train": "Training (earlier)", "validation": "Validation (earlier)", "test": "External test"}
+    parts = [name for name in names if name in counts]
     classes = list(dict.fromkeys(label for name in parts for label in counts[name].get("labels") or {}))
     rows = [
         row(
-            _PARTITIONS[name],
+            names[name],
             tagged_count(counts[name].get("patients")),
             tagged_count(counts[name].get("images")),
             *(tagged_count((counts[name].get("labels") or {}).get(label, 0)) for label in classes),
@@ -64,6 +67,9 @@ def cases_view(facts: Facts) -> dict[str, Any]:
     head = ["Partition", "Patients", "Images", *classes]
     title = "Patients, images and labels in each partition."
     view["table"] = table(title, head, rows, note="Under each class: images.")
+    if view["external"]:
+        view["how"] = [("Overlap with training and validation", _overlap_words(facts.metrics.get("overlap") or {}))]
+        return view
     view["how"] = _how_divided(split, stratified=bool((facts.config.get("split") or {}).get("stratify")))
     excluded = [row(reason, tagged_count(number)) for reason, number in (split.get("excluded") or {}).items()]
     view["excluded"] = table("Images left out before the split.", ["Reason", "Images"], excluded) if excluded else None
@@ -82,6 +88,14 @@ def _how_divided(split: dict[str, Any], *, stratified: bool) -> list[tuple[str, 
     rows.append(("Leakage check", _leakage_words(leakage, patients_unknown=split.get("patients") == "unknown")))
     rows.append(("Identical images dropped from training", tagged_count(leakage.get("dropped_from_train", 0))))
     return rows
+
+
+def _overlap_words(overlap: dict[str, Any]) -> Markup:
+    if not overlap:
+        return Markup("not recorded")
+    return Markup("{} patients and {} identical images; compared: {}").format(
+        tagged_count(overlap.get("patients")), tagged_count(overlap.get("identical_images")), overlap.get("compared")
+    )
 
 
 def _leakage_words(leakage: dict[str, Any], *, patients_unknown: bool) -> Markup:
@@ -107,9 +121,9 @@ def reference_view(facts: Facts) -> dict[str, Any]:
     return {
         "data": [
             ("Title", data.get("title") or facts.metrics.get("title")),
-            ("Citation", data.get("citation")),
-            ("Licence", data.get("licence")),
-            ("Source", data.get("source")),
+            ("Citation", data.get("citation") or None),
+            ("Licence", data.get("licence") or None),
+            ("Source", data.get("source") or None),
             *(("Note", note) for note in dataset_notes(facts)),
         ],
         "author": [(AUTHOR_FACTS[key], author[key]) for key in ("reference_standard", "annotators", "ethics_approval")],

@@ -16,7 +16,8 @@ def save(path: Path, content: dict[str, Any]) -> None:
     """Write a checkpoint atomically: whatever happens, ``path`` holds the old one or the new one in full."""
     with replacing(path) as temporary:
         try:
-            torch.save(content, temporary)
+            with open(temporary, "wb") as stream:  # given a name, torch would write it into the file
+                torch.save(content, stream)
         except RuntimeError as error:  # torch reports a full disk so
             if "PytorchStreamWriter" in str(error) or "inline_container" in str(error):
                 raise MachineError(

@@ -97,7 +97,7 @@ def _introduce(cases: Cases, journal: Journal) -> None:
         journal.say(SYNTHETIC)
     number = "patients unknown, each image counts as one" if dataset.patients == "unknown" else None
     patients = number or f"{cases.table['patient_id'].nunique()} patients"
-    journal.say(f"data    {dataset.title}: {len(cases.table)} images, {patients}")
+    journal.say(f"data    {dataset.title or 'your manifest'}: {len(cases.table)} images, {patients}")
     for name, count in counts.items():
         labels = ", ".join(f"{label} {n}" for label, n in count["labels"].items())
         journal.say(f"        {name:<10} {count['patients']:>5} patients {count['images']:>6} images ({labels})")
@@ -121,6 +121,7 @@ def _write_beginning(run: RunFolder, config: Config, cases: Cases, device: torch
                 )
     write_text(run.config, dump(without_places(config)))
     write_json(run.split, cases.split.document)
+    write_json(run.fingerprints, {name: cases.fingerprints(name) for name in ("train", "validation")})
     write_json(run.provenance, facts)
 
 
@@ -141,7 +142,7 @@ def _provenance(config: Config, cases: Cases, device: torch.device) -> dict[str,
         "images_sha256": cases.store.images_sha256,
         "split_sha256": json_digest(cases.split.document),
         "data": {
-            "title": dataset.title,
+            "title": dataset.title or config.name,
             "licence": dataset.licence,
             "citation": dataset.citation,
             "source": dataset.source,
@@ -261,7 +262,7 @@ def _write_metrics(config: Config, cases: Cases, task: Task, run: RunFolder, pro
     document |= {
         "synthetic": cases.dataset.synthetic,
         "testing": "internal",
-        "title": cases.dataset.title,
+        "title": cases.dataset.title or config.name,
         "notes": cases.dataset.notes,
         "selection": {"epoch": progress.best_epoch, "metric": f"validation {config.training.select}"},
         "cost": {

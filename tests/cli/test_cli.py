@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from medgcsam.__main__ import main
 
@@ -106,9 +106,14 @@ def test_external_testing(site, tmp_path) -> None:
     train(site)
     run = site / "runs" / "site" / "gcsam" / "seed-0" / "fold-0"
     same = medgcsam("evaluate", str(run), "--manifest", "manifest.csv", cwd=site)
-    assert "external testing needs other patients" in refused(same, 3)
+    assert "30 patients of this manifest were trained or selected on" in refused(same, 3)
     other = (site / "manifest.csv").read_text().replace(",P", ",Q")
     (site / "other.csv").write_text(other)
+    copies = medgcsam("evaluate", str(run), "--manifest", "other.csv", cwd=site)
+    assert "30 images of this manifest were trained or selected on" in refused(copies, 3)
+    assert not (run / "external" / "other" / "metrics.json").exists()
+    for path in site.glob("*.png"):  # another site's images: the same mirrored
+        ImageOps.mirror(Image.open(path)).save(path)
     result = medgcsam("evaluate", str(run), "--manifest", "other.csv", cwd=site)
     assert result.returncode == 0, result.stderr
     assert "external testing: 40 patients" in result.stdout
@@ -117,7 +122,11 @@ def test_external_testing(site, tmp_path) -> None:
     trained = json.loads((run / "metrics.json").read_text())
     assert metrics["testing"] == "external"
     assert metrics["operating_point"] == trained["operating_point"]
-    assert "external testing" in (folder / "report.html").read_text().lower()
+    assert metrics["counts"] == {"patients": 40, "images": 40, "labels": {"sound": 20, "ill": 20}}
+    page = (folder / "report.html").read_text()
+    assert "external testing" in page.lower()
+    assert "Overlap with training and validation" in page
+    assert "identical images across partitions" not in page
 
 
 def test_split_check_and_doctor(site) -> None:

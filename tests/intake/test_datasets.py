@@ -55,7 +55,7 @@ def test_a_manifest_of_ones_own(hospital):
     assert dataset.classes == ("well", "ill")
     assert dataset.positive == "ill", "the last of two"
     assert dataset.excluded == {"label 'normal' left out": 1}
-    assert (dataset.patients, dataset.synthetic, dataset.title) == ("known", False, "manifest")
+    assert (dataset.patients, dataset.synthetic, dataset.title) == ("known", False, "")
     content = (hospital / "manifest.csv").read_bytes()
     assert dataset.manifest_sha256 == hashlib.sha256(content).hexdigest()
     assert not (hospital / "cache").exists()
