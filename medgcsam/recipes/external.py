@@ -58,7 +58,7 @@ def _own_root(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _test(run: RunFolder, target: RunFolder, config: Config, journal: Journal) -> dict[str, Any]:
-    """Predict the cases of ``config`` with the run's network; writes predictions and provenance, returns the metrics."""
+    """Predict the cases of ``config`` with the run's network; writes predictions and provenance, returns metrics."""
     from medgcsam.cohort import encode_labels
     from medgcsam.intake import open_dataset
     from medgcsam.pipeline.cases import load_images
