@@ -30,7 +30,7 @@ def study_table(document: dict[str, Any]) -> list[str]:
         f"{document['title']}. {some['n_patients']} test patients"
         f"{' (unknown: each image counts as one)' if document['patients'] == 'unknown' else ''}, "
         f"{some['n_images']} test images; seeds {', '.join(map(str, document['seeds']))}; "
-        f"fold {', '.join(map(str, document['folds']))}.",
+        f"fold {', '.join(map(str, document['folds']))} (or the official partitions).",
         "",
         "| setting | test AUROC | SD over seeds | AUROC of each seed | gradient evaluations | seconds |",
         "|---|---|---|---|---|---|",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,15 +179,6 @@ def read_json(path: Path) -> Any:
         DataError: it is absent or damaged.
     """
     return _reading(path, lambda: json.loads(Path(path).read_text("utf-8")))
-
-
-def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
-    """Add one record to a file of JSON lines."""
-    try:
-        with open(path, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(value, allow_nan=False) + "\n")
-    except OSError as error:
-        raise writing_failed(path, error) from error
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:

@@ -32,6 +32,8 @@ def test_the_names_are_known() -> None:
 def test_synthetic_data_say_so_everywhere(name, tmp_path) -> None:
     run, metrics = smoke(name, tmp_path)
     assert metrics["synthetic"] is True
+    counts = read_json(run.split)["counts"].values()
+    assert sum(count["patients"] for count in counts) <= 60, "a trial draws a small cohort, not the whole one"
     for path in (run.log, run.report):
         assert "SYNTHETIC DATA" in path.read_text()
 

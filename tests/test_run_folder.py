@@ -64,9 +64,8 @@ def test_missing_and_damaged_files_say_so(tmp_path) -> None:
         RunFolder.existing(tmp_path)
 
 
-def test_json_lines_append_and_read(tmp_path) -> None:
+def test_json_lines_are_written_and_read(tmp_path) -> None:
     path = tmp_path / "history.jsonl"
     assert run_folder.read_json_lines(path) == []
-    run_folder.append_json_line(path, {"epoch": 1})
-    run_folder.append_json_line(path, {"epoch": 2})
+    run_folder.write_json_lines(path, [{"epoch": 1}, {"epoch": 2}])
     assert run_folder.read_json_lines(path) == [{"epoch": 1}, {"epoch": 2}]

@@ -80,6 +80,9 @@ def open_dataset(
     root = Path(base, data.root) if data.root else None
     if path.suffix.lower() in (".yaml", ".yml"):
         description = read_description(find_data_description(data.manifest, Path(base)) or path)
+        if synthetic_patients is not None and description.phantom is not None:
+            phantom = description.phantom.model_copy(update={"patients": synthetic_patients})
+            description = description.model_copy(update={"phantom": phantom})
         manifest, folder = IMPORTERS[description.importer](description, root, Path(cache), progress)
     else:
         description, manifest, folder = None, path, root if root is not None else path.parent

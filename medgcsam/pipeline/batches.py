@@ -85,15 +85,6 @@ class Batches:
             return "map"
         return "device" if self._held.device.type == self.device.type else "ram"
 
-    def targets_of(self, rows: Any) -> np.ndarray:
-        """Targets of these rows of the store, in their order; ValueError for a row that is not in these batches."""
-        place = {row: index for index, row in enumerate(self.rows.tolist())}
-        try:
-            chosen = [place[row] for row in np.asarray(rows).tolist()]
-        except KeyError as error:
-            raise ValueError(f"row {error} of the store is not in these batches") from None
-        return self.targets[torch.tensor(chosen, dtype=torch.int64, device=self.targets.device)].cpu().numpy()
-
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yield (images, targets, rows): images float32 (n, channels, rows, cols) standardised and targets, both on the
         device; rows int64 on the CPU, the rows of the store."""

@@ -139,15 +139,6 @@ def test_dropped_rows_vary_with_the_epoch(store):
     assert len({frozenset(rows) for rows in dropped}) > 4
 
 
-def test_targets_of_rows(store):
-    rows = [4, 2, 9]
-    masked = np.array([[0, np.nan], [1, 0], [1, 1]], dtype=np.float32)
-    batches = Batches(store, rows, masked, batch_size=2, shuffle=True)
-    np.testing.assert_array_equal(batches.targets_of(np.array([9, 4])), masked[[2, 0]])
-    with pytest.raises(ValueError, match="row 3"):
-        batches.targets_of([3])
-
-
 def test_a_reading_error_reaches_the_consumer(store, monkeypatch):
     batches = Batches(store, range(COUNT), range(COUNT), batch_size=4, memory="map")
 
