@@ -11,7 +11,9 @@ SMALLEST_STRATUM = 10
 
 
 def patient_codes(patients: np.ndarray) -> tuple[np.ndarray, int]:
-    """Number the patients 0 ... P-1.
+    """Number the patients 0 ... P-1 in the order in which they come first.
+
+    Not in the order of their identifiers: these may be hashes, and a bootstrap must not depend on their salt.
 
     patients: (n,) identifiers of any one type, one per image. Returns codes (n,) of integers, and P.
     Raises DataError where an identifier is missing.
@@ -32,8 +34,10 @@ def patient_codes(patients: np.ndarray) -> tuple[np.ndarray, int]:
         )
     if patients.dtype.kind == "O":
         patients = patients.astype(str)
-    unique, codes = np.unique(patients, return_inverse=True)
-    return codes.reshape(-1), len(unique)
+    _, first, codes = np.unique(patients, return_index=True, return_inverse=True)
+    order = np.empty(len(first), dtype=np.int64)
+    order[np.argsort(first)] = np.arange(len(first))
+    return order[codes.reshape(-1)], len(first)
 
 
 def patient_sums(columns: np.ndarray, codes: np.ndarray, n_patients: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from medgcsam.evaluation import effective_n, patient_codes
 def test_any_type_of_identifier():
     for patients in (["b", "a", "b"], [7, 3, 7], np.array(["b", "a", "b"], dtype=object)):
         codes, count = patient_codes(np.asarray(patients))
-        assert codes.tolist() == [1, 0, 1]
+        assert codes.tolist() == [0, 1, 0]
         assert count == 2
 
 
@@ -37,3 +37,9 @@ def test_copies_of_images_are_worth_the_number_of_patients():
 def test_independent_images_are_worth_nearly_their_number():
     successes = np.random.default_rng(0).binomial(4, 0.7, size=4000)
     assert effective_n(successes, np.full(4000, 4)) == pytest.approx(16_000, rel=0.05)
+
+
+def test_other_names_for_the_same_patients_change_nothing():
+    patients = np.random.default_rng(0).integers(0, 30, 100)
+    names = np.random.default_rng(1).permutation(30)[patients].astype(str)
+    assert np.array_equal(patient_codes(patients)[0], patient_codes(names)[0])
