@@ -13,6 +13,7 @@ from medgcsam.places import cache_folder
 from medgcsam.run_folder import ensure_writable
 
 _SMALL_SHARED_MEMORY = 1 << 30
+_VIDEO = ("MPEG", "HEVC", "SMPTE")
 
 
 def examine(output: Path) -> dict[str, Any]:
@@ -76,8 +77,10 @@ def print_examination(result: dict[str, Any]) -> None:
     readable = [name for name, can in result["transfer_syntaxes"].items() if can]
     refused = [name for name, can in result["transfer_syntaxes"].items() if not can]
     print(f"DICOM       reads {len(readable)} transfer syntaxes: {'; '.join(readable)}")
+    videos = [name for name in refused if any(word in name for word in _VIDEO)]
+    stills = [name for name in refused if name not in videos]
     if refused:
-        print(f"            refuses by name: {'; '.join(refused)}")
+        print(f"            refuses by name: {'; '.join([*stills, f'{len(videos)} of videos and sound'])}")
     size = result["shared_memory"]["bytes"]
     print(f"/dev/shm    {'absent' if size is None else _gib(size)}: {result['shared_memory']['note']}")
     for name, folder in result["folders"].items():
