@@ -24,7 +24,8 @@ def evaluate(
 ) -> None:
     """Recompute metrics.json from predictions.csv alone, or test the trained network on other data.
 
-    --set takes keys of the evaluation section and, with --manifest, of the data section (such as data.columns.label).
+    --set takes keys of the evaluation and report sections and, with --manifest, of the data section (such as
+    data.columns.label).
     """
     talk = journal(as_json=as_json)
     if manifest is None:

@@ -30,7 +30,8 @@ def evaluate_external(
     """Test a run's network on the cases of another manifest, written to RUN/external/NAME; returns {"run", "metrics"}.
 
     Classes, preprocessing, weights and threshold are those of the run. Images that the run was trained or selected on
-    are an error: a test on them would not be external.
+    are an error: a test on them would not be external. Reference standard, annotators and ethics approval are those of
+    the other data, given by ``--set report.KEY=...``.
     """
     from medgcsam.report import write_report
     from medgcsam.training.resume import without_places
@@ -41,7 +42,8 @@ def evaluate_external(
         raise ConfigError(f"--name {name}: use letters, digits, dots, dashes and underscores.")
     config = run_config(run, overrides, sections=("data", "evaluation", "report"))
     data = config.data.model_copy(update={"manifest": str(Path(manifest).absolute())} | _own_root(overrides))
-    config = config.model_copy(update={"data": data})
+    report = config.report.model_copy(update=dict.fromkeys(_unsaid(overrides)))
+    config = config.model_copy(update={"data": data, "report": report})
     target = run.external(name)
     ensure_writable(target.path)
     document = _test(run, target, config, journal)
@@ -55,6 +57,12 @@ def evaluate_external(
 def _own_root(overrides: Sequence[str]) -> dict[str, Any]:
     """Images of the other manifest lie beside it, not below the root of the training data, unless --set says so."""
     return {} if any(text.startswith("data.root=") for text in overrides) else {"root": None}
+
+
+def _unsaid(overrides: Sequence[str]) -> list[str]:
+    """Facts of the training data that nobody has given for the other: these read "not provided", not the old ones."""
+    given = {text.split("=")[0] for text in overrides}
+    return [key for key in ("reference_standard", "annotators", "ethics_approval") if f"report.{key}" not in given]
 
 
 def _test(run: RunFolder, target: RunFolder, config: Config, journal: Journal) -> dict[str, Any]:

@@ -59,6 +59,7 @@ def site(tmp_path: Path) -> Path:
         "split: {folds: 4}\nimage: {size: 32}\nnetwork: {width: 4}\n"
         "optimizer: {name: gcsam, lr: 3e-3}\ntraining: {epochs: 2, batch_size: 8, device: cpu, threads: 1}\n"
         "evaluation: {replicates: 100}\npipeline: {workers: 0}\noutput: {folder: runs}\n"
+        "report: {reference_standard: Three readers}\n"
     )
     return tmp_path
 
@@ -79,7 +80,9 @@ def test_the_whole_way_of_a_run(site) -> None:
     assert "internal testing: 10 patients, 10 images, 5 with ill" in result.stdout
     assert "medgcsam compare --config site.yaml" in result.stdout
     run = site / "runs" / "site" / "gcsam" / "seed-0" / "fold-0"
-    assert (run / "report.html").read_text().startswith("<!DOCTYPE html>")
+    page = (run / "report.html").read_text()
+    assert page.startswith("<!DOCTYPE html>")
+    assert "Three readers" in page
 
     again = train(site, "--json")
     summary = json.loads(again.stdout)
@@ -124,6 +127,7 @@ def test_external_testing(site, tmp_path) -> None:
     assert metrics["operating_point"] == trained["operating_point"]
     assert metrics["counts"] == {"patients": 40, "images": 40, "labels": {"sound": 20, "ill": 20}}
     page = (folder / "report.html").read_text()
+    assert "Three readers" not in page, "the reference standard of the training data is not that of others"
     assert "external testing" in page.lower()
     assert "Overlap with training and validation" in page
     assert "identical images across partitions" not in page
