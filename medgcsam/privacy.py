@@ -42,8 +42,9 @@ def load_salt(output: Path) -> bytes:
 
 def _write_once(path: Path, text: str) -> None:
     """Write `path` unless another process has done so meanwhile; the first one wins."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    # A name of its own for every writer: process numbers repeat on the machines that share a folder.
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as stream:
         stream.write(text + "\n")
     try:
@@ -51,8 +52,9 @@ def _write_once(path: Path, text: str) -> None:
     except FileExistsError:
         pass
     except OSError:  # a file system without hard links
-        os.replace(temporary, path)
-        return
+        if not path.exists():
+            os.replace(temporary, path)
+            return
     os.unlink(temporary)
 
 

@@ -17,15 +17,22 @@ def test_the_salt_is_made_once_and_kept(tmp_path) -> None:
     assert stat.S_IMODE((tmp_path / "runs" / ".salt").stat().st_mode) == 0o600
 
 
-def test_processes_that_start_together_agree(tmp_path) -> None:
-    salts: list[bytes] = []
-    threads = [threading.Thread(target=lambda: salts.append(load_salt(tmp_path))) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(set(salts)) == 1
-    assert salts[0] == load_salt(tmp_path)
+def test_writers_that_start_together_agree_and_leave_nothing_behind(tmp_path) -> None:
+    for attempt in range(20):
+        folder, salts, barrier = tmp_path / str(attempt), [], threading.Barrier(8)
+
+        def read(folder=folder, salts=salts, barrier=barrier) -> None:
+            barrier.wait()
+            salts.append(load_salt(folder))
+
+        threads = [threading.Thread(target=read) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(set(salts)) == 1
+        assert salts[0] == load_salt(folder)
+        assert [entry.name for entry in folder.iterdir()] == [".salt"]
 
 
 def test_hashes_depend_on_salt_kind_and_value() -> None:
