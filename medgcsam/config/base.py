@@ -24,10 +24,8 @@ def _whole_number_as_text(value: Any) -> Any:
 
 
 Bool = Annotated[bool, Strict()]
-Int = Annotated[int, Strict()]
 Count = Annotated[int, Strict(), Field(ge=1)]
 Natural = Annotated[int, Strict(), Field(ge=0)]
-Float = Annotated[float, Strict()]
 Positive = Annotated[float, Strict(), Field(gt=0)]
 NonNegative = Annotated[float, Strict(), Field(ge=0)]
 Share = Annotated[float, Strict(), Field(ge=0, le=1)]

@@ -9,7 +9,6 @@ from typing import Any
 from markupsafe import Markup, escape
 
 NOT_ESTIMABLE = "not estimable"
-NOT_PROVIDED = "not provided"
 
 
 def decimal(value: Any) -> str:

@@ -119,10 +119,10 @@ def _write_beginning(run: RunFolder, config: Config, cases: Cases, device: torch
                     f"{run.path}: the {what} changed since this run began; bring the old ones back, or begin anew "
                     "with --restart."
                 )
-    write_text(run.config, dump(without_places(config)))
     write_json(run.split, cases.split.document)
     write_json(run.fingerprints, {name: cases.fingerprints(name) for name in ("train", "validation")})
     write_json(run.provenance, facts)
+    write_text(run.config, dump(without_places(config)))  # last: where it is, the others are
 
 
 def _provenance(config: Config, cases: Cases, device: torch.device) -> dict[str, Any]:
