@@ -15,7 +15,7 @@ from medgcsam.config.image import ImageConfig
 from medgcsam.config.json_schema import json_schema
 from medgcsam.config.load import dump, load
 from medgcsam.config.network import NetworkConfig
-from medgcsam.config.optimizer import OptimizerConfig
+from medgcsam.config.optimizer import GroupConfig, OptimizerConfig
 from medgcsam.config.output import OutputConfig
 from medgcsam.config.pipeline import PipelineConfig
 from medgcsam.config.reference import reference
@@ -32,6 +32,7 @@ __all__ = [
     "Config",
     "DataConfig",
     "EvaluationConfig",
+    "GroupConfig",
     "ImageConfig",
     "NetworkConfig",
     "OperatingPointConfig",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from medgcsam.config.document import KeyPath
+from medgcsam.config.optimizer_rules import contradictions
 from medgcsam.config.tree import Config
 
 Finding = tuple[tuple[KeyPath, ...], str]
@@ -15,6 +16,7 @@ def cross_checks(config: Config) -> Iterator[Finding]:
     yield from _labels(config)
     yield from _split(config)
     yield from _training(config)
+    yield from _optimizers(config)
     yield from _evaluation(config)
     yield from _compare(config)
 
@@ -70,7 +72,7 @@ def _split(config: Config) -> Iterator[Finding]:
 
 
 def _training(config: Config) -> Iterator[Finding]:
-    training, optimizer = config.training, config.optimizer
+    training = config.training
     warmup = config.schedule.warmup_epochs
     if warmup > training.epochs:
         yield (
@@ -87,11 +89,19 @@ def _training(config: Config) -> Iterator[Finding]:
             (("network", "freeze_stem"), ("network", "weights")),
             "needs network.weights: frozen random layers would learn nothing",
         )
-    if optimizer.ascent_fraction * training.batch_size < 1:
-        yield (
-            (("optimizer", "ascent_fraction"), ("training", "batch_size")),
-            f"leaves less than one image of a batch of {training.batch_size}",
-        )
+
+
+def _optimizers(config: Config) -> Iterator[Finding]:
+    """The optimizer section, and the settings of a comparison where the fault is theirs alone."""
+    batch_size = config.training.batch_size
+    common = list(contradictions(config.optimizer, batch_size=batch_size))
+    sections = [(("optimizer",), common)]
+    for name, optimizer in config.compare.optimizers.items():
+        own = [finding for finding in contradictions(optimizer, batch_size=batch_size) if finding not in common]
+        sections.append((("compare", "optimizers", name), own))
+    for head, findings in sections:
+        for keys, message in findings:
+            yield tuple((*head, key) for key in keys), message
 
 
 def _evaluation(config: Config) -> Iterator[Finding]:

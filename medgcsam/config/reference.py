@@ -61,8 +61,10 @@ def _rows(section: type[BaseModel], prefix: str, skip_sections: bool) -> list[st
         if below and issubclass(below, BaseModel):
             rows += [] if skip_sections else _rows(below, f"{prefix}{key}.", False)
             continue
+        repeated = section_of(field.annotation) if get_origin(field.annotation) is tuple else None
         cells = (f"`{prefix}{key}`", _type(field), _default(field), field.description or "")
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        rows += _rows(repeated, f"{prefix}{key}.", False) if repeated else []
     return rows
 
 
@@ -89,6 +91,8 @@ def _words(annotation: Any, metadata: list[Any]) -> str:
         return ", ".join(f"`{value}`" for value in args)
     if origin in (Union, types.UnionType):
         return " or ".join(_words(part, metadata) for part in args if part is not type(None))
+    if origin is tuple and section_of(annotation):
+        return "list of sections with the keys below"
     if origin is tuple:
         many = args[-1] is Ellipsis
         return f"list of {_words(args[0], [])}" if many else f"[{', '.join(_words(part, []) for part in args)}]"

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from medgcsam.config.base import Count, Natural, Section
+from medgcsam.config.base import Count, Natural, Positive, Section
 
 
 def _device(value: str) -> str:
@@ -40,3 +40,12 @@ class TrainingConfig(Section):
     )
     label_smoothing: Smoothing = Field(0.0, description="Share of certainty taken off each training label.")
     threads: Count | None = Field(None, description="CPU threads; empty: as torch decides.")
+    sharpness_radius: Positive | None = Field(
+        0.05,
+        description="After each epoch, for every optimizer alike, measure how much the validation loss rises this far "
+        "along its gradient; changes nothing else. Empty: not measured.",
+    )
+    sharpness_images: Count | None = Field(
+        256,
+        description="Validation images that it is measured on, evenly spread and always the same; empty: all of them.",
+    )

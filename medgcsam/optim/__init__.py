@@ -10,5 +10,6 @@ from .centralization import centralize_
 from .gcsam import GCSAM, SAM
 from .layers import parameter_groups
 from .levers import part_of_batch
+from .sharpness import sharpness
 
-__all__ = ["GCSAM", "SAM", "centralize_", "frozen_statistics", "parameter_groups", "part_of_batch"]
+__all__ = ["GCSAM", "SAM", "centralize_", "frozen_statistics", "parameter_groups", "part_of_batch", "sharpness"]

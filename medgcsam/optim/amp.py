@@ -1,8 +1,9 @@
-"""What float16 training with a GradScaler asks of an optimizer that has two passes per step."""
+"""Mixed precision with two passes per step: float16 under a GradScaler, and an ascent in bfloat16."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -26,6 +27,23 @@ class ScalerPort:
     def step(self) -> None:
         """Called by ``GradScaler.step`` after it has looked for inf and set ``found_inf`` and ``grad_scale``."""
         self._finish(getattr(self, "found_inf", None), getattr(self, "grad_scale", None))
+
+
+@contextmanager
+def ascent_autocast(precision: str | None, devices: Iterable[torch.device]) -> Iterator[None]:
+    """Autocast to bfloat16 on all ``devices`` for ``"bf16"``; nothing for None. Autocast inside the block wins."""
+    with ExitStack() as regions:
+        if precision == "bf16":
+            for kind in sorted({device.type for device in devices}):
+                regions.enter_context(torch.autocast(kind, torch.bfloat16))
+        yield
+
+
+@torch.no_grad()
+def not_finite(gradients: Sequence[Tensor]) -> Tensor:
+    """Whether any gradient holds an inf or NaN: a 0-dimensional bool on the device of the first."""
+    first = gradients[0].device
+    return torch.stack([torch.isfinite(norm.to(first)) for norm in torch._foreach_norm(gradients)]).all().logical_not()
 
 
 @torch.no_grad()

@@ -35,13 +35,16 @@ def unit_view(gradient: Tensor, transposed: int = 0) -> Tensor:
 
 
 @torch.no_grad()
-def centralize_(gradients: Sequence[Tensor], transposed: Sequence[int] | None = None) -> list[Tensor]:
+def centralize_(
+    gradients: Sequence[Tensor], transposed: Sequence[int] | None = None, *, into: Sequence[Tensor] | None = None
+) -> list[Tensor]:
     """Apply the projection P to each gradient, in place, and return the length of what was taken away from each.
 
     Arguments:
         gradients: dense gradients, in the shapes of their weights; those without anything to centralize stay as they
             are.
         transposed: per gradient 0, or the number of groups of its transposed convolution; None means 0 throughout.
+        into: per gradient a tensor of its shape that takes Pg; the gradients then stay as they are.
 
     Returns:
         One 0-dimensional tensor per gradient that was changed, |g - Pg|. P is an orthogonal projection, so that
@@ -54,18 +57,25 @@ def centralize_(gradients: Sequence[Tensor], transposed: Sequence[int] | None = 
         [[-1.0, 1.0], [0.0, 0.0]]
     """
     views, means, weights = [], [], []
-    for gradient, groups in zip(gradients, transposed or [0] * len(gradients), strict=True):
+    for number, gradient in enumerate(gradients):
+        groups = 0 if transposed is None else transposed[number]
+        target = gradient if into is None else into[number]
         axes = averaged_axes(gradient.shape, groups)
         if not axes or gradient.numel() == 0:
+            if into is not None:
+                target.copy_(gradient)
             continue
         view = unit_view(gradient, groups)
         mean = view.mean(dim=axes, keepdim=True)
+        if into is not None:
+            torch.sub(view, mean, out=unit_view(target, groups))  # while the gradient is still in the cache
         views.append(view)
         means.append(mean)
         weights.append(math.sqrt(view.numel() // mean.numel()))
     if not views:
         return []
-    torch._foreach_sub_(views, means)
+    if into is None:
+        torch._foreach_sub_(views, means)
     removed = list(torch._foreach_norm(means))
     torch._foreach_mul_(removed, weights)
     return removed

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from .centralization import averaged_axes
 from .options import check_gradient, check_weight
-from .perturbation import Part, Perturbation
+from .perturbation import Part
 
 Directed = tuple[dict[str, Any], Tensor, Tensor]
 
@@ -31,16 +31,13 @@ def gradient_parts(groups: Iterable[dict[str, Any]]) -> list[Part]:
                 check_weight(parameter)
                 check_gradient(parameter)
                 found.append((group, parameter, parameter.grad))
-    return _parts(found, sign=1)
+    return _parts(found, sign=1, owned=True)
 
 
-@torch.no_grad()
-def momentum_parts(
-    groups: Iterable[dict[str, Any]], state: Mapping[Tensor, Mapping[str, Any]], perturbation: Perturbation
-) -> list[Part]:
+def momentum_parts(groups: Iterable[dict[str, Any]], state: Mapping[Tensor, Mapping[str, Any]]) -> list[Part]:
     """Parts against the base optimizer's first moments (MSAM, arXiv 2401.12033); empty before there are any.
 
-    The directions are copies in buffers of ``perturbation``, which changes directions in place.
+    The moments stay the base's: a perturbation reads them only.
     """
     found: list[Directed] = []
     for group in groups:
@@ -49,20 +46,21 @@ def momentum_parts(
             moment = next((known[name] for name in _MOMENTA if known.get(name) is not None), None)
             if moment is not None:
                 found.append((group, parameter, moment))
-    if not found:
-        return []
-    copies = perturbation.copies([p for _, p, _ in found], [moment for _, _, moment in found])
-    return _parts([(group, p, copy) for (group, p, _), copy in zip(found, copies, strict=True)], sign=-1)
+    return _parts(found, sign=-1, owned=False)
 
 
-def _parts(directed: Sequence[Directed], *, sign: int) -> list[Part]:
+def _parts(directed: Sequence[Directed], *, sign: int, owned: bool) -> list[Part]:
     parts: dict[tuple[Any, ...], Part] = {}
     for group, parameter, direction in directed:
         key = (parameter.device, parameter.dtype, direction.dtype, group["rho"])
         if key not in parts:
-            parts[key] = Part(group["rho"], sign, [], [], [])
+            parts[key] = Part(group["rho"], sign, owned, [], [], [])
         part = parts[key]
         part.params.append(parameter)
         part.directions.append(direction)
-        part.transposed.append(group["transposed"] if group["centralize"] in ("ascent", "both") else None)
+        part.transposed.append(group["transposed"] if _is_centralized(group, parameter) else None)
     return list(parts.values())
+
+
+def _is_centralized(group: Mapping[str, Any], parameter: Tensor) -> bool:
+    return group["centralize"] in ("ascent", "both") and bool(averaged_axes(parameter.shape, group["transposed"]))

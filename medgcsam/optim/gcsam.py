@@ -33,9 +33,12 @@ class SAM(SharpnessAware):
         every: take an ascent at each ``every``-th step only, counted from ``start``.
         ascent_fraction: part of the batch that the ascent is taken on; ``step`` then wants an ``ascent_closure``, which
             ``ascent_part(batch)`` helps to write.
+        ascent_precision: ``"bf16"`` runs the first pass of ``step(closure)`` under bfloat16 autocast, for a training
+            that does not do so itself; e is as long as ever, its direction a little coarser, and so is the loss
+            returned. None leaves the pass as the closure makes it.
         ascent: ``"gradient"``, or ``"momentum"``, which is another algorithm (MSAM, Becker et al., arXiv 2401.12033):
             e = -rho * m / |m| with m the base's first moment, one pass per step. The base must keep one (``exp_avg``
-            or ``momentum_buffer``).
+            or ``momentum_buffer``). Weights are at w between steps; ``swap()`` shows the point w + e.
         max_norm: clip the gradient that the base gets to this 2-norm; None does not.
         skip_nonfinite: leave weights and state alone at a step where either gradient is not finite. Waits for the
             device once a step.
@@ -86,6 +89,7 @@ class SAM(SharpnessAware):
         start: int = 0,
         every: int = 1,
         ascent_fraction: float = 1.0,
+        ascent_precision: str | None = None,
         ascent: str = "gradient",
         max_norm: float | None = None,
         skip_nonfinite: bool = False,
@@ -95,8 +99,9 @@ class SAM(SharpnessAware):
     ) -> None:
         super().__init__(
             params, base, base_options, rho=rho, centralize="none", norm="centralized", adaptive=adaptive, eta=eta,
-            start=start, every=every, ascent_fraction=ascent_fraction, ascent=ascent, max_norm=max_norm,
-            skip_nonfinite=skip_nonfinite, replay_random=replay_random, synchronize_ascent=synchronize_ascent,
+            start=start, every=every, ascent_fraction=ascent_fraction, ascent_precision=ascent_precision,
+            ascent=ascent, max_norm=max_norm, skip_nonfinite=skip_nonfinite, replay_random=replay_random,
+            synchronize_ascent=synchronize_ascent,
         )  # fmt: skip
 
 
@@ -144,6 +149,7 @@ class GCSAM(SharpnessAware):
         start: int = 0,
         every: int = 1,
         ascent_fraction: float = 1.0,
+        ascent_precision: str | None = None,
         ascent: str = "gradient",
         max_norm: float | None = None,
         skip_nonfinite: bool = False,
@@ -153,6 +159,7 @@ class GCSAM(SharpnessAware):
     ) -> None:
         super().__init__(
             params, base, base_options, rho=rho, centralize=centralize, norm=norm, adaptive=adaptive, eta=eta,
-            start=start, every=every, ascent_fraction=ascent_fraction, ascent=ascent, max_norm=max_norm,
-            skip_nonfinite=skip_nonfinite, replay_random=replay_random, synchronize_ascent=synchronize_ascent,
+            start=start, every=every, ascent_fraction=ascent_fraction, ascent_precision=ascent_precision,
+            ascent=ascent, max_norm=max_norm, skip_nonfinite=skip_nonfinite, replay_random=replay_random,
+            synchronize_ascent=synchronize_ascent,
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,6 +16,7 @@ from torch.optim import Optimizer
 NORMS = ("centralized", "raw")
 PLACES = ("ascent", "descent", "both", "none")
 ASCENTS = ("gradient", "momentum")
+PRECISIONS = (None, "bf16")
 
 _UNFIT_BASES = {
     "LBFGS": "it calls the closure itself, many times a step",
@@ -30,16 +32,22 @@ def check_options(options: Mapping[str, Any]) -> None:
     """
     _one_of("norm", options["norm"], NORMS)
     _one_of("ascent", options["ascent"], ASCENTS)
+    _one_of("ascent_precision", options["ascent_precision"], PRECISIONS)
     _at_least("eta", options["eta"], 0)
     _whole("start", options["start"], 0)
     _whole("every", options["every"], 1)
-    if not 0 < options["ascent_fraction"] <= 1:
+    for name in ("adaptive", "skip_nonfinite", "replay_random", "synchronize_ascent"):
+        if not isinstance(options[name], bool):
+            raise ValueError(f"{name} must be True or False, but is {options[name]!r}.")
+    if not _is_number(options["ascent_fraction"]) or not 0 < options["ascent_fraction"] <= 1:
         raise ValueError(f"ascent_fraction must lie in (0, 1], but is {options['ascent_fraction']!r}.")
     max_norm = options["max_norm"]
-    if max_norm is not None and not max_norm > 0:
+    if max_norm is not None and not (_is_number(max_norm) and max_norm > 0):
         raise ValueError(f"max_norm must be above 0, or None for no clipping, but is {max_norm!r}.")
-    if options["ascent"] == "momentum" and options["ascent_fraction"] != 1:
-        raise ValueError('ascent_fraction has no meaning with ascent="momentum", which takes no ascent pass.')
+    if options["ascent"] == "momentum":
+        for name, off in (("ascent_fraction", 1), ("ascent_precision", None)):
+            if options[name] != off:
+                raise ValueError(f'{name} has no meaning with ascent="momentum", which takes no ascent pass.')
 
 
 def check_base(base: Callable[..., Optimizer], base_options: Mapping[str, Any]) -> None:
@@ -54,10 +62,15 @@ def check_base(base: Callable[..., Optimizer], base_options: Mapping[str, Any]) 
             "base must be an optimizer class such as torch.optim.AdamW, with its options given beside it, "
             f"but is {base!r}."
         )
-    name = getattr(base, "__name__", "")
-    if name in _UNFIT_BASES:
-        raise ValueError(f"{name} cannot be the base optimizer: {_UNFIT_BASES[name]}; take AdamW or SGD, for example.")
-    if base_options.get("differentiable"):
+    made, given = base, dict(base_options)
+    while isinstance(made, functools.partial):
+        made, given = made.func, {**made.keywords, **given}
+    for name in (ancestor.__name__ for ancestor in getattr(made, "__mro__", ())):
+        if name in _UNFIT_BASES:
+            raise ValueError(
+                f"{name} cannot be the base optimizer: {_UNFIT_BASES[name]}; take AdamW or SGD, for example."
+            )
+    if given.get("differentiable"):
         raise ValueError("differentiable=True cannot be used here: weights are moved and restored outside of autograd.")
 
 
@@ -103,7 +116,7 @@ def check_weight(weight: Tensor) -> None:
     """Refuse a trainable weight in which a perturbation would get lost, or whose gradient has no real direction.
 
     Raises:
-        TypeError: half precision or complex.
+        TypeError: half precision, complex, or a DTensor.
     """
     if not weight.requires_grad:
         return
@@ -114,6 +127,11 @@ def check_weight(weight: Tensor) -> None:
         )
     if weight.is_complex():
         raise TypeError("Complex weights are not supported: hold real and imaginary part as two real tensors.")
+    if hasattr(weight, "placements"):
+        raise TypeError(
+            "Weights spread over processes (DTensor, as fully_shard makes them) are not supported: each process would "
+            "see the norm of its own part only; use DistributedDataParallel."
+        )
 
 
 def check_gradient(parameter: Tensor) -> None:
@@ -129,9 +147,13 @@ def check_gradient(parameter: Tensor) -> None:
         )
 
 
-def _one_of(name: str, value: Any, names: tuple[str, ...]) -> None:
+def _one_of(name: str, value: Any, names: tuple[str | None, ...]) -> None:
     if value not in names:
-        raise ValueError(f"{name} must be one of {', '.join(names)}, but is {value!r}.")
+        raise ValueError(f"{name} must be one of {', '.join(map(str, names))}, but is {value!r}.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _at_least(name: str, value: Any, lowest: float) -> None:

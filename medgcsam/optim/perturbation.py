@@ -16,13 +16,14 @@ from .centralization import centralize_
 class Part:
     """Tensors that share device, type and radius.
 
-    ``directions`` (the gradients) belong to the perturbation from here on: they are changed in place. ``transposed``
-    has per tensor the layout that ``centralize_`` takes, None where the tensor is not centralized. ``sign`` is -1 to
-    move against the direction.
+    ``directions`` that are ``owned`` (gradients) belong to the perturbation from here on and are changed in place;
+    others (moments of the base) are only read. ``transposed`` has per tensor the layout that ``centralize_`` takes,
+    None where the tensor is not centralized. ``sign`` is -1 to move against the direction.
     """
 
     rho: float
     sign: int
+    owned: bool
     params: list[Tensor]
     directions: list[Tensor]
     transposed: list[int | None]
@@ -59,19 +60,13 @@ class Perturbation:
     def __init__(self) -> None:
         self._saved: dict[Tensor, Tensor] = {}
         self._scratch: dict[Tensor, Tensor] = {}
-        self._copies: dict[Tensor, Tensor] = {}
+        self._own: dict[Tensor, Tensor] = {}
         self._moved: list[tuple[list[Tensor], list[Tensor]]] = []
 
     @property
     def active(self) -> bool:
         """Whether weights are away from their place."""
         return bool(self._moved)
-
-    def copies(self, params: Sequence[Tensor], values: Sequence[Tensor]) -> list[Tensor]:
-        """Copies of ``values``, one per parameter and shaped like it, in the same memory at each call."""
-        buffers = _buffers(self._copies, params)
-        torch._foreach_copy_(buffers, values)
-        return buffers
 
     @torch.no_grad()
     def apply(self, parts: Sequence[Part], *, norm: str, adaptive: bool, eta: float) -> Geometry:
@@ -85,11 +80,13 @@ class Perturbation:
         lengths: list[tuple[float, Tensor]] = []
         divisors, centralized, raw = [], [], []
         for part in parts:
+            if adaptive and not part.owned:
+                part.directions = self._copies(part)
             if adaptive and norm == "raw":
                 weighted = self._stretch(part, eta)
                 torch._foreach_mul_(weighted, part.directions)
                 divisors.append(_length(weighted))
-            removed = _centralize(part)
+            removed = self._centralize(part, in_place=part.owned or adaptive)
             length = _length(part.directions)
             before = _total([length, *removed]) if removed else length
             centralized.append(length)
@@ -114,6 +111,25 @@ class Perturbation:
             torch._foreach_copy_(params, saved)
         self._moved = []
 
+    def _copies(self, part: Part) -> list[Tensor]:
+        copies = _buffers(self._own, part.params)
+        torch._foreach_copy_(copies, part.directions)
+        return copies
+
+    def _centralize(self, part: Part, *, in_place: bool) -> list[Tensor]:
+        """Directions become Pg, in buffers of their own unless ``in_place``; returns what ``centralize_`` returns."""
+        chosen = [n for n, layout in enumerate(part.transposed) if layout is not None]
+        if not chosen:
+            return []
+        directions, layouts = [part.directions[n] for n in chosen], [part.transposed[n] for n in chosen]
+        if in_place:
+            return centralize_(directions, layouts)
+        buffers = _buffers(self._own, [part.params[n] for n in chosen])
+        part.directions = list(part.directions)
+        for n, buffer in zip(chosen, buffers, strict=True):
+            part.directions[n] = buffer
+        return centralize_(directions, layouts, into=buffers)
+
     def _stretch(self, part: Part, eta: float) -> list[Tensor]:
         stretch = _buffers(self._scratch, part.params)
         torch._foreach_copy_(stretch, part.params)
@@ -129,34 +145,34 @@ class Perturbation:
             saved = _buffers(self._saved, part.params)
             torch._foreach_copy_(saved, part.params)
             self._moved.append((part.params, saved))
-            _add_scaled(part, inverse * part.rho, unusable)
+            self._add_scaled(part, inverse * part.rho, unusable)
 
-
-def _add_scaled(part: Part, scale: Tensor, unusable: Tensor) -> None:
-    """params += sign * scale * directions, or nothing where ``unusable`` is true; both are read on the device only."""
-    device, dtype = part.params[0].device, part.params[0].dtype
-    scale, unusable = scale.to(device), unusable.to(device)
-    # torch's fused SGD kernel is exactly this: a fused multiply-add whose factor and whose "skip me" flag live on the
-    # device. It walks memory linearly, hence the check of strides, and takes its factor as float32 on CUDA.
-    fits = device.type == "cpu" or (device.type == "cuda" and dtype == torch.float32)
-    fused_params, fused_directions = [], []
-    for parameter, direction in zip(part.params, part.directions, strict=True):
-        if fits and _same_memory(parameter, direction):
-            fused_params.append(parameter)
-            fused_directions.append(direction)
-        else:
-            zero = torch.zeros((), dtype=dtype, device=device)
-            parameter.add_(torch.where(unusable, zero, direction * scale), alpha=part.sign)
-    if fused_params:
-        torch._fused_sgd_(
-            fused_params, fused_directions, [], weight_decay=0.0, momentum=0.0, lr=scale, dampening=0.0,
-            nesterov=False, maximize=part.sign > 0, is_first_step=False, found_inf=unusable.float(),
-        )  # fmt: skip
-        torch.autograd.graph.increment_version(fused_params)
+    def _add_scaled(self, part: Part, scale: Tensor, unusable: Tensor) -> None:
+        """params += sign * scale * directions, or nothing where ``unusable``; both are read on the device only."""
+        device, dtype = part.params[0].device, part.params[0].dtype
+        scale, unusable = scale.to(device), unusable.to(device)
+        # torch's fused SGD kernel is exactly this: a fused multiply-add whose factor and whose "skip me" flag live on
+        # the device. It walks memory linearly, hence the check of strides, and takes its factor as float32 on CUDA.
+        fits = device.type == "cpu" or (device.type == "cuda" and dtype == torch.float32)
+        fused_params, fused_directions = [], []
+        for parameter, direction in zip(part.params, part.directions, strict=True):
+            if fits and _same_memory(parameter, direction):
+                fused_params.append(parameter)
+                fused_directions.append(direction)
+            else:
+                (step,) = _buffers(self._scratch, [parameter])
+                torch.mul(direction, scale, out=step)
+                parameter.add_(step.masked_fill_(unusable, 0.0), alpha=part.sign)
+        if fused_params:
+            torch._fused_sgd_(
+                fused_params, fused_directions, [], weight_decay=0.0, momentum=0.0, lr=scale, dampening=0.0,
+                nesterov=False, maximize=part.sign > 0, is_first_step=False, found_inf=unusable.float(),
+            )  # fmt: skip
+            torch.autograd.graph.increment_version(fused_params)
 
 
 def _same_memory(parameter: Tensor, direction: Tensor) -> bool:
-    if parameter.dtype != direction.dtype or parameter.stride() != direction.stride():
+    if parameter.dtype != direction.dtype or _strides(parameter) != _strides(direction):
         return False
     if parameter.is_contiguous():
         return True
@@ -165,9 +181,9 @@ def _same_memory(parameter: Tensor, direction: Tensor) -> bool:
     return parameter.dim() in formats and parameter.is_contiguous(memory_format=formats[parameter.dim()])
 
 
-def _centralize(part: Part) -> list[Tensor]:
-    chosen = [(d, layout) for d, layout in zip(part.directions, part.transposed, strict=True) if layout is not None]
-    return centralize_([d for d, _ in chosen], [layout for _, layout in chosen]) if chosen else []
+def _strides(tensor: Tensor) -> list[int]:
+    """Strides of the axes that have more than one element; those of the others say nothing."""
+    return [stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size > 1]
 
 
 def _length(tensors: Sequence[Tensor]) -> Tensor:

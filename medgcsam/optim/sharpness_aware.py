@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .amp import ScalerPort, hand_overflow_on, unscale_
+from .amp import ScalerPort, ascent_autocast, hand_overflow_on, not_finite, unscale_
 from .batch_statistics import frozen_statistics
 from .centralization import centralize_
 from .directions import gradient_parts, momentum_parts
 from .levers import ascent_is_due, part_of_batch, random_state, replayed
-from .options import base_rho_in_place, check_base, check_gradient, check_group, check_options, clashing_option
+from .options import base_rho_in_place, check_gradient
 from .perturbation import Geometry, Part, Perturbation
-
-OPTIONS = ("norm", "adaptive", "eta", "start", "every", "ascent_fraction", "ascent", "max_norm", "skip_nonfinite",
-           "replay_random", "synchronize_ascent")  # fmt: skip
-COUNTERS = ("steps", "ascents", "skipped", "gradient_evaluations")
-
-_GROUP_OPTIONS = ("rho", "centralize", "transposed")
+from .replicas import no_sync, share_overflow
+from .shared_state import SharedState
 
 Closure = Callable[[], Any]
 
 
-class SharpnessAware(Optimizer):
+class SharpnessAware(SharedState):
     """Base of SAM and GCSAM; not for direct use. Options and attributes are described there."""
 
     # GradScaler then calls step() in every case, with found_inf, instead of skipping it with the weights still moved.
@@ -43,21 +38,7 @@ class SharpnessAware(Optimizer):
         centralize: str,
         **options: Any,
     ) -> None:
-        check_options(options)
-        check_base(base, base_options)
-        own_defaults = {"rho": rho, "centralize": centralize, "transposed": 0, **clashing_option(base, base_options)}
-        base_options = {name: value for name, value in base_options.items() if name != "base_rho"}
-        super().__init__(params, dict(own_defaults))
-        for name in OPTIONS:
-            setattr(self, name, options[name])
-        for name in COUNTERS:
-            setattr(self, name, 0)
-        self._begin()
-        self.base = base(self.param_groups, **base_options)
-        self.base.defaults.update(own_defaults)
-        self.defaults, self.state, self.param_groups = self.base.defaults, self.base.state, self.base.param_groups
-        for group in self.param_groups:
-            check_group(group)
+        super().__init__(params, base, base_options, {"rho": rho, "centralize": centralize}, options)
 
     def step(
         self,
@@ -82,10 +63,11 @@ class SharpnessAware(Optimizer):
             The loss of the first call; with ``ascent="momentum"`` of the only one, at w + e.
 
         Raises:
-            RuntimeError: no closure and no ``ascend()`` before; no gradients; sparse gradients. Weights are back at w
-                by then, as they are when a closure raises.
+            RuntimeError: no closure and no ``ascend()`` before; no gradients; sparse gradients; weights swapped.
+                Weights are back at w by then, as they are when a closure raises.
             ValueError: ``ascent_fraction`` is below 1 and there is no ``ascent_closure``.
         """
+        self._refuse_while_swapped()
         if closure is None:
             if not self._announced:
                 raise RuntimeError(
@@ -98,39 +80,48 @@ class SharpnessAware(Optimizer):
             raise RuntimeError(
                 "step(closure) was called between ascend() and descend(): call descend() or restore() first."
             )
+        scaled = scaler is not None and scaler.is_enabled()
         first = self._first_closure(closure, ascent_closure)
         try:
             with torch.enable_grad():
-                loss = self._both_passes(first, closure, model)
+                loss = self._both_passes(first, closure, model, watched=scaled or self.skip_nonfinite)
         except BaseException:
             self.restore()
             raise
-        if scaler is not None and scaler.is_enabled():
+        if scaled:
             self._pass_overflow_on()
-            self._perturbation.restore()
+            self.restore()
             self._port.param_groups = self.param_groups
             scaler.step(self._port)
         else:
             self._finish()
         return loss
 
-    def ascend(self) -> bool:
+    def ascend(self, *, model: nn.Module | None = None) -> bool:
         """Save the weights and move them to w + e, e from the gradients at hand (which are used up in place).
+
+        A DistributedDataParallel ``model`` whose first pass ran under ``no_sync``, if given, lets the replicas agree
+        on an overflow of that pass; without it and with a GradScaler or ``skip_nonfinite`` they may part there.
 
         Returns:
             Whether a second pass is wanted before ``descend``. False where no ascent is due by ``start`` and
             ``every``, and with ``ascent="momentum"``, where ``ascend`` goes before the only forward pass.
 
         Raises:
-            RuntimeError: there are no gradients, one is sparse, or the last ascent has not been ended.
+            RuntimeError: there are no gradients, one is sparse, the last ascent has not been ended, or weights are
+                swapped.
         """
+        self._refuse_while_swapped()
         if self._announced:
             raise RuntimeError("ascend() was called twice in a row: call descend() or restore() between.")
         if self.ascent == "momentum" and any(
             p.grad is not None for group in self.param_groups for p in group["params"]
         ):
             raise RuntimeError('With ascent="momentum", call zero_grad() and ascend() before the forward pass.')
-        return self._ascend()
+        moved = self._ascend()
+        if moved and model is not None:
+            self._first_norm = share_overflow(self._first_norm, model)
+        return moved
 
     def descend(self, *, scaler: torch.amp.GradScaler | None = None) -> None:
         """Copy the saved weights back and take the base optimizer's step with the gradients at hand.
@@ -145,14 +136,32 @@ class SharpnessAware(Optimizer):
             return
         if self._announced:
             self._pass_overflow_on()
-            self._perturbation.restore()
+            self._way_back()
         scaler.step(self)
 
-    @torch.no_grad()
     def restore(self) -> None:
         """Copy the saved weights back without a step, to give up between ``ascend`` and ``descend``."""
-        self._perturbation.restore()
-        self._announced = False
+        self._way_back()
+        self._announced = self._swapped = False
+
+    def swap(self) -> None:
+        """Exchange w and the point at which ``ascent="momentum"`` takes its gradients; the next call changes back.
+
+        Between steps the weights are at w: evaluation and checkpoints need nothing. This lets you evaluate, for
+        comparison, at w - rho m/|m|, the point whose loss a step returns. Before the first step they are the same.
+
+        Raises:
+            RuntimeError: ``ascent`` is not "momentum", or it is called between ``ascend`` and ``descend``.
+        """
+        if self.ascent != "momentum":
+            raise RuntimeError('swap() is for ascent="momentum"; otherwise the weights are at w between steps anyway.')
+        if self._announced:
+            raise RuntimeError("swap() was called between ascend() and descend(): call descend() or restore() first.")
+        if self._swapped:
+            self.restore()
+            return
+        self._move(self._momentum_parts())
+        self._swapped = True
 
     def ascent_part(self, batch: Any) -> Any:
         """The part of ``batch`` (tensors, or nestings of them) that ``ascent_fraction`` gives the ascent."""
@@ -168,72 +177,25 @@ class SharpnessAware(Optimizer):
         """|Pg| / |g| at the last ascent, on the device; 1 where P is not applied, not a number before the first."""
         return self._loaded["centralized_share"] if self._geometry is None else self._geometry.share()
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group to this optimizer and to its base; missing options take their defaults."""
-        if "base" not in self.__dict__:
-            super().add_param_group(param_group)
-            return
-        self.base.add_param_group(param_group)
-        try:
-            check_group(self.param_groups[-1])
-        except (TypeError, ValueError):
-            self.param_groups.pop()
-            raise
-
-    def state_dict(self) -> dict[str, Any]:
-        """As torch's, moments of the base included, and under ``sharpness`` the options, counters and last readings."""
-        self._refuse_while_moved("saved")
-        readings = {"last_radius": self.last_radius.clone(), "centralized_share": self.centralized_share.clone()}
-        own = {name: getattr(self, name) for name in (*OPTIONS, *COUNTERS)}
-        return {**super().state_dict(), "sharpness": {**own, **readings}}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what ``state_dict`` gave, or the state of a plain base optimizer, to go on from there."""
-        self.restore()
-        before = [{name: group[name] for name in _GROUP_OPTIONS} for group in self.param_groups]
-        super().load_state_dict(state_dict)
-        loaded = dict(state_dict.get("sharpness", {}))
-        for group, kept in zip(self.param_groups, before, strict=True):
-            if not loaded and "base_rho" in self.defaults:
-                group["base_rho"] = group.pop("rho")
-            for name, value in kept.items():
-                group.setdefault(name, value)
-        if loaded:
-            check_options({name: loaded[name] for name in OPTIONS})
-            for name in (*OPTIONS, *COUNTERS):
-                setattr(self, name, loaded[name])
-            self._geometry = None
-            self._loaded = {name: loaded[name].clone() for name in ("last_radius", "centralized_share")}
-
-    def __getstate__(self) -> dict[str, Any]:
-        self._refuse_while_moved("copied")
-        own = {name: getattr(self, name) for name in ("base", *OPTIONS, *COUNTERS)}
-        readings = {"last_radius": self.last_radius.clone(), "centralized_share": self.centralized_share.clone()}
-        return {**super().__getstate__(), **own, "_loaded": readings}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        if "_perturbation" not in self.__dict__:
-            loaded = self._loaded
-            self._begin()
-            self._loaded = loaded
-        # load_state_dict makes new containers and hands them to this optimizer only: the base must go on sharing them.
-        self.base.__setstate__({"state": self.state, "param_groups": self.param_groups, "defaults": self.defaults})
-
-    def _begin(self) -> None:
+    def _begin(self, readings: dict[str, Tensor]) -> None:
         self._perturbation = Perturbation()
-        self._announced = False
+        self._announced = self._swapped = False
         # One for all steps: a scaler knows its optimizers by id().
         self._port = ScalerPort([], self._finish)
         self._geometry: Geometry | None = None
         self._first_norm: Tensor | None = None
-        self._loaded = {"last_radius": torch.tensor(torch.nan), "centralized_share": torch.tensor(torch.nan)}
+        self._loaded = readings
 
     def _refuse_while_moved(self, what: str) -> None:
+        self._refuse_while_swapped()
         if self._perturbation.active:
             raise RuntimeError(
                 f"The optimizer cannot be {what} between ascend() and descend(): the weights are away from w."
             )
+
+    def _refuse_while_swapped(self) -> None:
+        if self._swapped:
+            raise RuntimeError("The weights are away from w since swap(): call swap() again first.")
 
     def _first_closure(self, closure: Closure, ascent_closure: Closure | None) -> Closure:
         if self.ascent_fraction == 1 or not ascent_is_due(self.steps, self.start, self.every):
@@ -244,23 +206,25 @@ class SharpnessAware(Optimizer):
             )
         return ascent_closure
 
-    def _both_passes(self, first: Closure, closure: Closure, model: nn.Module | None) -> Any:
+    def _both_passes(self, first: Closure, closure: Closure, model: nn.Module | None, *, watched: bool) -> Any:
         if self.ascent == "momentum":
             self._ascend()
             return closure()
         due = ascent_is_due(self.steps, self.start, self.every)
-        draws = random_state(self._devices()) if due and self.replay_random else None
-        local = due and not self.synchronize_ascent and hasattr(model, "no_sync")
-        with model.no_sync() if local else nullcontext():
+        local = due and not self.synchronize_ascent
+        devices = {parameter.device for group in self.param_groups for parameter in group["params"]}
+        draws = random_state(devices) if due and self.replay_random else None
+        with no_sync(model if local else None), ascent_autocast(self.ascent_precision if due else None, devices):
             loss = first()
         if self._ascend():
+            if local and watched:
+                self._first_norm = share_overflow(self._first_norm, model)
             # A second closure that forgets zero_grad, or backward, must not step with the gradient at w.
             self.zero_grad()
             with frozen_statistics(model), replayed(draws):
                 closure()
         return loss
 
-    @torch.no_grad()
     def _ascend(self) -> bool:
         self._first_norm = None
         if not ascent_is_due(self.steps, self.start, self.every):
@@ -273,11 +237,7 @@ class SharpnessAware(Optimizer):
                 "No parameter has a gradient to ascend along: did the closure call backward() on the loss?"
             )
         if parts:
-            try:
-                self._geometry = self._perturbation.apply(parts, norm=self.norm, adaptive=self.adaptive, eta=self.eta)
-            except BaseException:
-                self.restore()
-                raise
+            self._geometry = self._move(parts)
             self.ascents += 1
         if by_gradient:
             self._first_norm = self._geometry.norm
@@ -285,14 +245,33 @@ class SharpnessAware(Optimizer):
         self._announced = True
         return by_gradient
 
+    def _move(self, parts: list[Part]) -> Geometry | None:
+        if not parts:
+            return None
+        try:
+            return self._perturbation.apply(parts, norm=self.norm, adaptive=self.adaptive, eta=self.eta)
+        except BaseException:
+            self.restore()
+            raise
+        finally:
+            torch.clear_autocast_cache()  # an autocast region around both passes must not serve casts of w at w + e
+
+    def _way_back(self) -> None:
+        if self._perturbation.active:
+            self._perturbation.restore()
+            torch.clear_autocast_cache()
+
     def _finish(self, found_inf: Tensor | None = None, grad_scale: Tensor | None = None) -> None:
         """Way back, checks, centralization and clipping of the descent gradient, step of the base."""
         self.restore()
-        gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        gradients = self._gradients()
         if not gradients:
             raise RuntimeError(
                 "No parameter has a gradient to descend along: did the closure call backward() on the loss?"
             )
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                check_gradient(parameter)
         self.steps += 1
         self.gradient_evaluations += 1
         if found_inf is not None and self._overflowed(found_inf):
@@ -302,7 +281,7 @@ class SharpnessAware(Optimizer):
             unscale_(gradients, grad_scale)
         with torch.no_grad():
             self._centralize_descent()
-            if self.skip_nonfinite and self._overflowed(_not_finite(gradients)):
+            if self.skip_nonfinite and self._overflowed(not_finite(gradients)):
                 self.skipped += 1
                 return
             if self.max_norm is not None:
@@ -310,37 +289,28 @@ class SharpnessAware(Optimizer):
         with base_rho_in_place(self.param_groups):
             self.base.step()
 
+    def _gradients(self) -> list[Tensor]:
+        return [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+
     def _overflowed(self, now: Tensor) -> bool:
         if self._first_norm is not None:
             now = now + torch.isfinite(self._first_norm).logical_not().to(now.device)
         return bool(now.item())
 
     def _pass_overflow_on(self) -> None:
-        gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
-        hand_overflow_on(gradients, self._first_norm)
+        hand_overflow_on(self._gradients(), self._first_norm)
 
     def _centralize_descent(self) -> None:
         for group in self.param_groups:
             if group["centralize"] in ("descent", "both"):
                 weights = [p for p in group["params"] if p.grad is not None]
-                for weight in weights:
-                    check_gradient(weight)
                 centralize_([w.grad for w in weights], [group["transposed"]] * len(weights))
 
     def _momentum_parts(self) -> list[Part]:
-        parts = momentum_parts(self.param_groups, self.state, self._perturbation)
+        parts = momentum_parts(self.param_groups, self.state)
         if not parts and self.steps > self.skipped:
             raise RuntimeError(
                 f'ascent="momentum" needs a base that keeps a first moment, which {type(self.base).__name__} with '
                 "these options does not: take AdamW, or SGD with momentum."
             )
         return parts
-
-    def _devices(self) -> set[torch.device]:
-        return {parameter.device for group in self.param_groups for parameter in group["params"]}
-
-
-def _not_finite(gradients: list[Tensor]) -> Tensor:
-    first = gradients[0].device
-    sums = [torch.isfinite(norm.to(first)).logical_not() for norm in torch._foreach_norm(gradients)]
-    return torch.stack(sums).any()

@@ -177,8 +177,10 @@ def _selection_words(selection: dict[str, Any]) -> str:
 
 
 def ascent_start(history: list[dict[str, Any]]) -> int | None:
-    """First epoch whose steps took more than one forward-backward pass on average; None where none did."""
-    return next((line["epoch"] for line in history if (line.get("passes_per_step") or 1) > 1), None)
+    """First epoch with an ascent, which shows by its own count or by more than one pass per step; None without."""
+    return next(
+        (line["epoch"] for line in history if line.get("ascents") or (line.get("passes_per_step") or 1) > 1), None
+    )
 
 
 def _ascent_words(history: list[dict[str, Any]], ascent: int | None) -> Any:

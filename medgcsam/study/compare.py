@@ -78,7 +78,7 @@ def runs_table(document: dict[str, Any]) -> pandas.DataFrame:
     lines = [
         {"setting": name} | run for name, setting in document["settings"].items() for run in setting.get("runs", [])
     ]
-    columns = ("setting", "seed", "fold", *METRICS, "seconds", "gradient_evaluations", "best_epoch")
+    columns = ("setting", "seed", "fold", *METRICS, "seconds", "gradient_evaluations", "best_epoch", "sharpness")
     return pandas.DataFrame(lines, columns=list(columns))
 
 
@@ -88,6 +88,7 @@ def _setting(name: str, grid: Grid, config: Config) -> dict[str, Any]:
         {"seed": seed, "fold": fold}
         | {metric: _number(grid.value(name, seed, fold, metric)) for metric in METRICS}
         | {**grid.cost(name, seed, fold), "best_epoch": grid.best_epoch(name, seed, fold)}
+        | {"sharpness": grid.sharpness(name, seed, fold)}
         for seed, fold in grid.cells(name)
     ]
     cost = {key: _number(np.mean([run[key] for run in runs])) for key in ("seconds", "gradient_evaluations")}

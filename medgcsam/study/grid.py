@@ -75,6 +75,10 @@ class Grid:
         """The epoch whose weights were tested."""
         return self.results[setting, seed, fold].metrics.get("selection", {}).get("epoch")
 
+    def sharpness(self, setting: str, seed: int, fold: int) -> float | None:
+        """How far the validation loss rises at the tested weights; None where the run did not measure it."""
+        return (self.results[setting, seed, fold].metrics.get("sharpness") or {}).get("value")
+
     def cost(self, setting: str, seed: int, fold: int) -> dict[str, Any]:
         """Seconds and gradient evaluations of the training of one run."""
         cost = self.results[setting, seed, fold].metrics["cost"]

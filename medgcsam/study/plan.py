@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medgcsam.config import Config, OptimizerConfig
-from medgcsam.config.optimizer import applicable
+from medgcsam.config.optimizer import effective
 from medgcsam.errors import ConfigError
 from medgcsam.run_folder import RunFolder
 
@@ -78,13 +78,13 @@ def plan_runs(config: Config, *, smoke: bool = False) -> list[PlannedRun]:
 def optimizer_settings(config: Config) -> Mapping[str, OptimizerConfig]:
     """The settings of `compare.optimizers` by name; where it is empty, the base alone, and SAM and GCSAM over it.
 
-    The base is that of the optimizer section. Adam and AdamW alone are called `adam`, SGD `sgd`.
+    The base is that of the optimizer section. Adam and AdamW alone are called `adam`, others by their own name.
     """
     if config.compare.optimizers:
         return config.compare.optimizers
     optimizer = config.optimizer
-    base = optimizer.base if optimizer.name in ("sam", "gcsam") else optimizer.name
-    plain = "sgd" if base == "sgd" else "adam"
+    base = optimizer.base_name
+    plain = "adam" if base == "adamw" else base
     return {
         plain: _derived(optimizer, base, base, plain),
         "sam": _derived(optimizer, "sam", base, "sam"),
@@ -93,9 +93,8 @@ def optimizer_settings(config: Config) -> Mapping[str, OptimizerConfig]:
 
 
 def _derived(optimizer: OptimizerConfig, name: str, base: str, setting: str) -> OptimizerConfig:
-    kept = {key: value for key, value in optimizer.model_dump().items() if key in applicable(name, base)}
-    over = {"base": base} if name in ("sam", "gcsam") else {}
-    return OptimizerConfig.model_validate(kept | over | {"name": name, "setting": setting})
+    changed = {"name": name, "base": base, "setting": setting}
+    return effective(OptimizerConfig.model_validate(optimizer.model_dump() | changed))
 
 
 def _one(config: Config, optimizer: OptimizerConfig, seed: int, fold: int) -> Config:

@@ -34,16 +34,16 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda", index)
 
 
-def check_precision(device: torch.device, precision: str) -> None:
-    """Refuse a precision that the device has no use for.
+def check_precision(device: torch.device, precision: str, *, key: str = "training.precision") -> None:
+    """Refuse a precision, that of the configuration's ``key``, that the device has no use for.
 
     Raises:
         MachineError: fp16 on a CPU, or bf16 on a GPU without it.
     """
     if precision == "fp16" and device.type != "cuda":
-        raise MachineError(f"training.precision: fp16 needs a GPU, but training runs on {device}; use fp32 or bf16.")
+        raise MachineError(f"{key}: fp16 needs a GPU, but training runs on {device}; use fp32 or bf16.")
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise MachineError(f"training.precision: {describe_device(device)} has no bf16; use fp16 or fp32.")
+        raise MachineError(f"{key}: {describe_device(device)} has no bf16; use another.")
 
 
 def describe_device(device: torch.device) -> str:
@@ -67,9 +67,10 @@ def repeatable(threads: int | None) -> None:
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     """A fresh autocast context of ``fp32`` (none), ``bf16`` or ``fp16``.
 
-    One context serves one forward pass: its cache of cast weights would hand stale weights to a second pass.
+    One context serves one forward pass: its cache of cast weights would hand stale weights to a second pass. Inside a
+    region that is open already, such as that of ``optimizer.ascent_precision``, it does nothing: the outer one counts.
     """
-    if precision == "fp32":
+    if precision == "fp32" or torch.is_autocast_enabled(device.type):
         return nullcontext()
     return torch.autocast(device.type, dtype=_AUTOCAST[precision])
 

@@ -34,10 +34,12 @@ from medgcsam.training import checkpoint
 from medgcsam.training.baseline import METHOD, baseline_probabilities
 from medgcsam.training.device import check_precision, choose_device, describe_device, memory_errors, repeatable
 from medgcsam.training.inference import predict_logits
-from medgcsam.training.optimizers import Stepper
+from medgcsam.training.optimizers import named_groups
 from medgcsam.training.provenance import json_digest, software, text_digest
 from medgcsam.training.resume import check_same_configuration, check_same_data, set_aside, source_digest, without_places
+from medgcsam.training.sharpness import evenly_spread
 from medgcsam.training.smoke import smoke_config
+from medgcsam.training.stepper import Stepper
 from medgcsam.training.tasks import Task
 from medgcsam.training.trainer import Material, Progress, Trainer
 
@@ -66,6 +68,7 @@ def train(config: Config, *, restart: bool = False, smoke: bool = False, journal
             return run.path
     device = choose_device(config.training.device)
     check_precision(device, config.training.precision)
+    _check_optimizer(config, device)
     repeatable(config.training.threads)
     journal.say(f"{config.name}: {config.setting}, seed {config.training.seed}, fold {config.split.fold}")
     if smoke:
@@ -84,6 +87,16 @@ def train(config: Config, *, restart: bool = False, smoke: bool = False, journal
         _write_baseline(config, cases, task, run)
     _write_metrics(config, cases, task, run, progress)
     return run.path
+
+
+def _check_optimizer(config: Config, device: torch.device) -> None:
+    """Refuse what only the device or the network's names can tell, before a run is begun."""
+    if config.optimizer.ascent_precision is not None:
+        check_precision(device, config.optimizer.ascent_precision, key="optimizer.ascent_precision")
+    if config.optimizer.groups:
+        with torch.device("meta"):  # names without weights; they do not depend on the number of classes
+            network = build_network(config.network, channels=config.image.channels, outputs=2)
+        named_groups(config.optimizer.groups, network)
 
 
 def question_of(task: Task, *, patients: str) -> Question:
@@ -175,7 +188,13 @@ def _fit(config: Config, cases: Cases, task: Task, device: torch.device, run: Ru
     validating = Batches(
         cases.store, validation, cases.targets[validation], batch_size=_inference_size(training.batch_size), **common
     )
-    material = Material(network, stepper, batches, validating, cases.targets, task, loss, device)
+    probe = None
+    if training.sharpness_radius is not None:
+        probed = evenly_spread(validation, training.sharpness_images)
+        # Its pass is in fp32: twice the memory of the passes of training where those are in half precision.
+        size = training.batch_size if training.precision == "fp32" else -(-training.batch_size // 2)
+        probe = Batches(cases.store, probed, cases.targets[probed], batch_size=size, **common)
+    material = Material(network, stepper, batches, validating, cases.targets, task, loss, device, probe)
     return Trainer(material, training, run, journal).fit()
 
 
@@ -269,6 +288,21 @@ def _write_metrics(config: Config, cases: Cases, task: Task, run: RunFolder, pro
             "seconds": round(sum(record["seconds"] for record in progress.history), 3),
             "gradient_evaluations": progress.history[-1]["gradient_evaluations"],
         },
+        "sharpness": _sharpness(config, cases, progress),
         "duplicates": {"policy": config.split.duplicates, "dropped_from_train": leakage["dropped_from_train"]},
     }
     write_json(run.metrics, document)
+
+
+def _sharpness(config: Config, cases: Cases, progress: Progress) -> dict[str, Any] | None:
+    """The selected epoch's, on validation images; None where it was not measured."""
+    selected = next(record for record in progress.history if record["epoch"] == progress.best_epoch)
+    if "sharpness" not in selected:
+        return None
+    images = len(evenly_spread(cases.rows("validation"), config.training.sharpness_images))
+    return {
+        "value": selected["sharpness"],
+        "radius": config.training.sharpness_radius,
+        "partition": "validation",
+        "images": images,
+    }

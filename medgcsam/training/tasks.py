@@ -62,6 +62,16 @@ class Task:
         return lambda logits, wanted: entropy(logits.float(), wanted).mean()
 
 
+def terms(targets: Tensor) -> Tensor:
+    """How many terms the mean of ``Task.loss`` runs over: images, or the known entries of (n, classes), at least 1.
+
+    Losses of batches, each times its share of all terms, add up to the loss of all cases at once.
+    """
+    if targets.dim() == 1:
+        return torch.tensor(max(1, len(targets)))
+    return (~torch.isnan(targets)).sum().clamp(min=1)
+
+
 class _MaskedBinaryCrossEntropy:
     """Mean binary cross-entropy over the entries of (n, classes) targets that are not NaN; 0 where none is known."""
 

@@ -19,9 +19,10 @@ from medgcsam.run_folder import RunFolder, write_json_lines
 from medgcsam.training import checkpoint
 from medgcsam.training.device import memory_errors
 from medgcsam.training.inference import mean_loss, predict_logits
-from medgcsam.training.optimizers import Stepper
 from medgcsam.training.selection import auroc
+from medgcsam.training.sharpness import validation_sharpness
 from medgcsam.training.signals import StopSignal
+from medgcsam.training.stepper import Stepper
 from medgcsam.training.tasks import Loss, Task
 
 _EPOCH_SEED_STRIDE = 1_000_003
@@ -50,6 +51,8 @@ class Material:
     task: Task
     loss: Loss
     device: torch.device
+    probe: Batches | None = None
+    """The validation images that sharpness is measured on."""
 
 
 class Trainer:
@@ -103,6 +106,7 @@ class Trainer:
             record |= self._train(number, stop)
             record |= self._validate()
             record["seconds"] = round(seconds(), 3)
+        record |= self._sharpness()
         score = record["validation_auroc"] if self.config.select == "auroc" else -record["validation_loss"]
         if score is None:
             raise DataError("validation: no class has both positive and negative images; set training.select=loss.")
@@ -149,6 +153,17 @@ class Trainer:
         loss = mean_loss(logits, targets, material.loss, material.device)
         probabilities = material.task.probabilities(torch.from_numpy(logits)).numpy()
         return {"validation_loss": loss, "validation_auroc": auroc(material.task, targets, probabilities)}
+
+    def _sharpness(self) -> dict[str, Any]:
+        """Beside the epoch's seconds, which are those of training and validation alone."""
+        material, radius = self.material, self.config.sharpness_radius
+        if material.probe is None or radius is None:
+            return {}
+        with stopwatch() as seconds:
+            rise = validation_sharpness(
+                material.network, material.probe, material.loss, radius=radius, device=material.device
+            )
+            return {"sharpness": rise, "sharpness_seconds": round(seconds(), 3)}
 
     def _save(self) -> None:
         content = {

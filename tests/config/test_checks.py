@@ -39,6 +39,12 @@ def path(tmp_path: Path) -> Path:
         ("training.precision", ["training.device=cpu", "training.precision=fp16"]),
         ("network.freeze_stem", ["network.freeze_stem=true"]),
         ("optimizer.ascent_fraction", ["training.batch_size=2", "optimizer.ascent_fraction=0.25"]),
+        ("optimizer.ascent", ["optimizer={base: adagrad, ascent: momentum}"]),
+        ("optimizer.ascent", ["optimizer={base: sgd, momentum: 0, ascent: momentum}"]),
+        ("optimizer.ascent", ["optimizer={base: rmsprop, ascent: momentum}"]),
+        ("optimizer.nesterov", ["optimizer={name: sgd, momentum: 0, nesterov: true}"]),
+        ("compare.optimizers.m.ascent", ["optimizer.ascent=momentum", "compare.optimizers={m: {base: asgd}, n: {}}"]),
+        ("compare.optimizers.m.ascent_fraction", ["compare.optimizers={m: {ascent_fraction: 0.01}}"]),
         ("evaluation.operating_point.target", ["evaluation.operating_point.rule=sensitivity"]),
         ("evaluation.operating_point.target", ["evaluation.operating_point.target=0.9"]),
         ("compare.seeds", ["compare.seeds=[1, 1]"]),
@@ -66,6 +72,8 @@ def test_a_contradiction_is_a_fault(path: Path, key: str, overrides: list[str]) 
         ["split.folds=3", "split.fold=2", "compare.folds=[0, 1, 2]"],
         ["evaluation.operating_point={rule: specificity, target: 0.9}"],
         ["network={weights: w.pt, freeze_stem: true}"],
+        ["optimizer={base: sgd, ascent: momentum, nesterov: true}"],
+        ["optimizer={base: rmsprop, momentum: 0.9, ascent: momentum}"],
     ],
 )
 def test_what_fits_together_is_accepted(path: Path, overrides: list[str]) -> None:
@@ -76,3 +84,14 @@ def test_a_contradiction_with_a_faulty_key_is_not_told_twice(path: Path) -> None
     with pytest.raises(ConfigError) as caught:
         load(path, ["split.folds=many", "split.fold=9"])
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_fault_that_settings_inherit_is_told_once(path: Path) -> None:
+    path.write_text(
+        "name: x\ndata: {manifest: m.csv}\noptimizer:\n  base: rprop\n  ascent: momentum\n"
+        "compare:\n  optimizers:\n    sam: {}\n    gcsam: {}\n    good: {base: adam}\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    (fault,) = str(caught.value).splitlines()
+    assert "job.yaml:5: optimizer.ascent: 'momentum' needs a base that keeps a first moment, which rprop" in fault

@@ -171,3 +171,104 @@ def test_bf16_autocast_gives_finite_steps_near_those_of_float32():
         ends.append(losses)
     assert ends[1][-1] < ends[1][0] / 2
     assert ends[1] == pytest.approx(ends[0], abs=0.01)
+
+
+class Recorder(nn.Linear):
+    """A linear layer that remembers the type in which each pass was computed."""
+
+    def __init__(self):
+        super().__init__(6, 3)
+        self.types = []
+
+    def forward(self, inputs):
+        outputs = super().forward(inputs)
+        self.types.append(outputs.dtype)
+        return outputs
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_ascent_alone_can_run_in_bf16(every):
+    torch.manual_seed(0)
+    model = Recorder()
+    optimizer = SAM(model.parameters(), ascent_precision="bf16", every=every, rho=0.05, lr=0.1)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = model(torch.ones(4, 6)).float().square().mean()
+        loss.backward()
+        assert all(p.grad.dtype == torch.float32 for p in model.parameters())
+        return loss
+
+    for _ in range(2):
+        optimizer.step(closure)
+        assert float(optimizer.last_radius) == pytest.approx(0.05, rel=1e-6)
+    both = [torch.bfloat16, torch.float32]
+    assert model.types == (both * 2 if every == 1 else [*both, torch.float32])
+    assert optimizer.gradient_evaluations == len(model.types)
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_bf16_ascent_is_the_step_at_the_point_that_bf16_points_to():
+    torch.manual_seed(0)
+    model, inputs = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 2)), torch.randn(16, 6)
+    twin = copy.deepcopy(model)
+    optimizer = SAM(model.parameters(), torch.optim.SGD, ascent_precision="bf16", rho=0.5, lr=0.1)
+    by_hand = SAM(twin.parameters(), torch.optim.SGD, rho=0.5, lr=0.1)
+
+    def loss_of(network):
+        return network(inputs).float().square().mean()
+
+    def closure():
+        optimizer.zero_grad()
+        loss = loss_of(model)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = loss_of(twin)
+    loss.backward()
+    by_hand.ascend()
+    by_hand.zero_grad()
+    loss_of(twin).backward()
+    by_hand.descend()
+    for a, b in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    assert optimizer.state_dict()["sharpness"]["ascent_precision"] == "bf16"
+
+
+def test_unknown_precision_of_the_ascent():
+    with pytest.raises(ValueError, match="ascent_precision must be one of None, bf16"):
+        SAM([nn.Parameter(torch.ones(2))], ascent_precision="fp16")
+
+
+@pytest.mark.parametrize("form", ["closure", "two steps", "momentum"])
+def test_an_autocast_region_around_both_passes_serves_no_stale_weights(form):
+    """Fault 6: autocast caches the casts of weights until its region ends."""
+    torch.manual_seed(0)
+    model = nn.Linear(6, 3)
+    options = {"ascent": "momentum"} if form == "momentum" else {}
+    optimizer = SAM(model.parameters(), torch.optim.SGD, rho=2.0, lr=0.0, momentum=0.9, **options)
+    inputs, seen = torch.randn(4, 6), []
+
+    def closure():
+        optimizer.zero_grad()
+        outputs = model(inputs)
+        seen.append((outputs.detach(), nn.functional.linear(inputs, model.weight.detach(), model.bias.detach())))
+        loss = outputs.float().square().mean()
+        loss.backward()
+        return loss
+
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16):
+            if form == "two steps":
+                closure()
+                optimizer.ascend()
+                closure()
+                optimizer.descend()
+            else:
+                optimizer.step(closure)
+            closure()
+    # The weight detached is cast anew each time: it is what the pass should have used.
+    assert all(torch.equal(used, right) for used, right in seen)
+    assert len({float(used.sum()) for used, _ in seen}) > 1

@@ -19,18 +19,27 @@ def weights():
     ("options", "message"),
     [
         ({"rho": -0.1}, "rho must be a finite number of 0 or more, but is -0.1"),
-        ({"rho": math.nan}, "rho"),
-        ({"rho": "0.05"}, "rho"),
-        ({"eta": -1.0}, "eta"),
+        ({"rho": math.nan}, "rho must be a finite number of 0 or more, but is nan"),
+        ({"rho": math.inf}, "rho must be a finite number of 0 or more, but is inf"),
+        ({"rho": "0.05"}, "rho must be a finite number of 0 or more, but is '0.05'"),
+        ({"rho": True}, "rho must be a finite number of 0 or more, but is True"),
+        ({"rho": None}, "rho must be a finite number of 0 or more, but is None"),
+        ({"eta": -1.0}, "eta must be a finite number"),
+        ({"eta": math.inf}, "eta must be a finite number"),
         ({"norm": "l2"}, "norm must be one of centralized, raw, but is 'l2'"),
         ({"centralize": "gradient"}, "centralize must be one of ascent, descent, both, none"),
         ({"ascent": "random"}, "ascent must be one of"),
         ({"start": -1}, "start"),
         ({"start": 0.6}, "start must be a whole number"),
-        ({"every": 0}, "every"),
-        ({"ascent_fraction": 0.0}, "ascent_fraction"),
+        ({"start": True}, "start must be a whole number"),
+        ({"every": 0}, "every must be a whole number of 1 or more"),
+        ({"every": 1.5}, "every must be a whole number"),
+        ({"ascent_fraction": 0.0}, r"ascent_fraction must lie in \(0, 1\], but is 0.0"),
+        ({"ascent_fraction": 1.01}, "ascent_fraction must lie in"),
+        ({"ascent_fraction": math.nan}, "ascent_fraction must lie in"),
         ({"ascent_fraction": 0.5, "ascent": "momentum"}, "no ascent pass"),
-        ({"max_norm": 0.0}, "max_norm"),
+        ({"max_norm": 0.0}, "max_norm must be above 0, or None for no clipping"),
+        ({"max_norm": math.nan}, "max_norm must be above 0"),
         ({"maximize": True}, "negate the loss"),
         ({"differentiable": True}, "differentiable"),
         ({"base": torch.optim.LBFGS}, "LBFGS cannot be the base"),
@@ -41,6 +50,24 @@ def weights():
 )
 def test_impossible_options(options, message):
     with pytest.raises(ValueError, match=message):
+        GCSAM(weights(), **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ascent_fraction": "half"},
+        {"max_norm": "1"},
+        {"adaptive": "no"},
+        {"skip_nonfinite": "no"},
+        {"replay_random": "no"},
+        {"synchronize_ascent": "no"},
+    ],
+    ids=str,
+)
+def test_options_of_a_wrong_type_are_named(options):
+    ((name, value),) = options.items()
+    with pytest.raises(ValueError, match=f"{name} .*but is {value!r}"):
         GCSAM(weights(), **options)
 
 
@@ -133,3 +160,14 @@ def test_nothing_but_torch_is_imported():
         "assert not heavy and not own, (heavy, own)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class Sharded(nn.Parameter):
+    """Looks like the DTensor that fully_shard makes of a weight, which needs a process group to exist."""
+
+    placements = ("Shard(0)",)
+
+
+def test_weights_spread_over_processes_are_refused():
+    with pytest.raises(TypeError, match="DistributedDataParallel"):
+        GCSAM([Sharded(torch.ones(2, 2))])

@@ -1,16 +1,15 @@
-"""Checkpoints, copies, groups, schedulers and hooks: SAM and GCSAM are ordinary optimizers to the rest of torch."""
+"""Checkpoints, copies, groups and hooks: SAM and GCSAM are ordinary optimizers to the rest of torch."""
 
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import pickle
-import warnings
 
 import pytest
 import torch
 from torch import nn
-from torch.optim import lr_scheduler
 
 from medgcsam.optim import GCSAM, SAM
 
@@ -19,6 +18,7 @@ BASES = {
     "Adam": (torch.optim.Adam, {"lr": 0.01}),
     "AdamW": (torch.optim.AdamW, {"lr": 0.01, "amsgrad": True}),
     "fused": (torch.optim.AdamW, {"lr": 0.01, "fused": True}),
+    "foreach": (torch.optim.AdamW, {"lr": 0.01, "foreach": True}),
     "RMSprop": (torch.optim.RMSprop, {"lr": 0.01, "momentum": 0.5}),
     "Adagrad": (torch.optim.Adagrad, {"lr": 0.01}),
     "NAdam": (torch.optim.NAdam, {"lr": 0.01}),
@@ -28,17 +28,44 @@ BASES = {
     "ASGD": (torch.optim.ASGD, {"lr": 0.01}),
     "Rprop": (torch.optim.Rprop, {"lr": 0.01}),
 }
+OPTIONS = [
+    {"norm": "raw"},
+    {"centralize": "both"},
+    {"norm": "raw", "centralize": "descent", "max_norm": 0.5},
+    {"adaptive": True, "eta": 0.02, "rho": 0.3},
+    {"start": 7},
+    {"every": 3},
+    {"start": 3, "every": 2, "ascent_fraction": 0.5},
+    {"ascent_precision": "bf16"},
+    {"ascent": "momentum", "rho": 0.2},
+    {"ascent": "momentum", "start": 6, "every": 2, "centralize": "none"},
+    {"skip_nonfinite": True, "max_norm": 0.1},
+    {"replay_random": True},
+    {"synchronize_ascent": True},
+    {"groups": [{"rho": 0.2, "lr": 0.02}, {"centralize": "both", "rho": 0.0}, {"transposed": 1}, {}]},
+    {"groups": [{"transposed": 1, "rho": 0.3, "centralize": "both"}, {}, {}, {}], "adaptive": True, "every": 2},
+]
 
 
 def network(seed=0) -> nn.Sequential:
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 2))
+    return nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Dropout(0.3), nn.Linear(8, 2))
+
+
+def built(model, options, make=torch.optim.AdamW, base_options=None) -> GCSAM:
+    """``groups`` has options for each of the four parameters."""
+    own = {name: value for name, value in options.items() if name != "groups"}
+    groups = [
+        {"params": [p], **group} for p, group in zip(model.parameters(), options.get("groups", [{}] * 4), strict=True)
+    ]
+    params = groups if "groups" in options else model.parameters()
+    return GCSAM(params, make, **own, **(base_options or {"lr": 0.01}))
 
 
 def train(model, optimizer, steps, first=0):
     for step in range(first, first + steps):
-        generator = torch.Generator().manual_seed(step)
-        inputs, targets = torch.randn(8, 5, generator=generator), torch.randn(8, 2, generator=generator)
+        torch.manual_seed(step)
+        inputs, targets = torch.randn(8, 5), torch.randn(8, 2)
 
         def closure(inputs=inputs, targets=targets):
             optimizer.zero_grad()
@@ -81,40 +108,97 @@ def test_resuming_from_a_checkpoint_changes_no_bit(base):
     assert torch.equal(resumed.last_radius, kept.last_radius)
 
 
-ALL_OPTIONS = [
-    {"norm": "raw", "centralize": "both", "max_norm": 0.5},
-    {"adaptive": True, "eta": 0.02, "rho": 0.3, "start": 7},
-    {"ascent_fraction": 0.5, "centralize": "descent", "skip_nonfinite": True},
-    {"ascent": "momentum", "rho": 0.2},
-]
+def test_every_option_is_among_those_tested_here():
+    known = {name for options in OPTIONS for name in options} | {"params", "base", "base_options", "self"}
+    assert set(inspect.signature(GCSAM.__init__).parameters) <= known
+    assert set(inspect.signature(SAM.__init__).parameters) <= known
 
 
-@pytest.mark.parametrize("options", ALL_OPTIONS, ids=str)
-@pytest.mark.parametrize("way", ["state_dict", "deepcopy", "pickle"])
-def test_every_way_of_copying_keeps_every_option(options, way):
-    model = network()
-    optimizer = GCSAM(model.parameters(), lr=0.01, **options)
-    train(model, optimizer, 5)
-    if way == "state_dict":
-        other = network()
-        other.load_state_dict(model.state_dict())
-        twin = GCSAM(other.parameters())
-        twin.load_state_dict(reloaded(optimizer.state_dict()))
-    elif way == "deepcopy":
-        other, twin = copy.deepcopy((model, optimizer))
-    else:
-        other, twin = pickle.loads(pickle.dumps((model, optimizer)))
+def assert_resumes(model, optimizer, other, twin):
+    """Both go on alike to the last bit, and separately."""
     assert twin.base.param_groups is twin.param_groups
     assert twin.base.state is twin.state
-    torch.testing.assert_close(twin.centralized_share, optimizer.centralized_share, rtol=0, atol=0, equal_nan=True)
+    for reading in ("last_radius", "centralized_share"):
+        a, b = getattr(twin, reading), getattr(optimizer, reading)
+        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
     before = [p.detach().clone() for p in model.parameters()]
     train(other, twin, 5, first=5)
-    assert all(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True)), (
-        "the copy is not independent"
-    )
+    same = [torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True)]
+    assert all(same), "the copy is not independent"
     train(model, optimizer, 5, first=5)
     assert same_weights(model, other)
-    assert twin.gradient_evaluations == optimizer.gradient_evaluations
+    assert not any(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
+    for name in ("steps", "ascents", "skipped", "gradient_evaluations", "last_radius"):
+        assert getattr(twin, name) == getattr(optimizer, name)
+    for a, b in zip(twin.param_groups, optimizer.param_groups, strict=True):
+        assert {k: v for k, v in a.items() if k != "params"} == {k: v for k, v in b.items() if k != "params"}
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("base", ["SGD", "fused", "Adadelta", "NAdam"])
+def test_state_dict_keeps_every_option_in_the_midst_of_training(options, base):
+    if options.get("ascent") == "momentum" and base == "Adadelta":
+        base = "RMSprop"  # Adadelta keeps no first moment
+    make, base_options = BASES[base]
+    model, other = network(), network(1)
+    optimizer = built(model, options, make, base_options)
+    train(model, optimizer, 5)
+    other.load_state_dict(model.state_dict())
+    # All but the number of groups comes from the checkpoint.
+    twin = built(other, {"groups": [{}] * 4} if "groups" in options else {}, make)
+    twin.load_state_dict(reloaded(optimizer.state_dict()))
+    for name in {*options} - {"groups", "rho", "centralize"}:
+        assert getattr(twin, name) == options[name]
+    assert_resumes(model, optimizer, other, twin)
+
+
+def through_torch_save(pair):
+    buffer = io.BytesIO()
+    torch.save(pair, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=False)
+
+
+WAYS = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda pair: pickle.loads(pickle.dumps(pair)),
+    "torch.save": through_torch_save,
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("way", WAYS)
+def test_copies_of_the_whole_optimizer_keep_every_option(options, way):
+    model = network()
+    optimizer = built(model, options)
+    train(model, optimizer, 5)
+    other, twin = WAYS[way]((model, optimizer))
+    assert_resumes(model, optimizer, other, twin)
+
+
+@pytest.mark.parametrize("kind", [SAM, GCSAM])
+@pytest.mark.parametrize("way", WAYS)
+def test_an_optimizer_that_has_not_stepped_yet_can_be_copied(kind, way):
+    model = network()
+    optimizer = kind(model.parameters(), torch.optim.SGD, momentum=0.9, lr=0.05)
+    other, twin = WAYS[way]((model, optimizer))
+    assert type(twin) is kind
+    train(other, twin, 2)
+    train(model, optimizer, 2)
+    assert same_weights(model, other)
+
+
+def test_counts_of_skipped_steps_are_kept():
+    model = network()
+    optimizer = GCSAM(model.parameters(), skip_nonfinite=True)
+    train(model, optimizer, 2)
+    optimizer.zero_grad()
+    model(torch.full((1, 5), torch.nan)).sum().backward()
+    optimizer.ascend()
+    optimizer.descend()
+    twin = GCSAM(network().parameters())
+    twin.load_state_dict(reloaded(optimizer.state_dict()))
+    assert (twin.steps, twin.skipped, twin.gradient_evaluations) == (3, 1, 6)
 
 
 def test_state_of_a_plain_base_optimizer_can_be_taken_over():
@@ -159,86 +243,62 @@ def test_state_cannot_be_taken_while_weights_are_away():
     optimizer.state_dict()
 
 
-def test_added_group_is_trained_by_both():
-    model, head = network(), nn.Linear(2, 2)
-    optimizer = GCSAM(model.parameters(), lr=0.01)
-    train(model, optimizer, 2)
-    optimizer.add_param_group({"params": head.parameters(), "rho": 0.2, "lr": 0.5})
+def test_a_group_added_in_the_midst_of_training_is_trained_and_kept():
+    def grown(rows):
+        return nn.Sequential(network(), nn.Linear(2, rows))
+
+    whole, other = grown(2), grown(2)
+    optimizer = GCSAM(whole[0].parameters(), lr=0.01)
+    train(whole, optimizer, 2)
+    optimizer.add_param_group({"params": whole[1].parameters(), "rho": 0.2, "lr": 0.5})
     group = optimizer.param_groups[1]
     assert (group["rho"], group["lr"], group["centralize"], group["betas"]) == (0.2, 0.5, "ascent", (0.9, 0.999))
-    whole = nn.Sequential(model, head)
-    before = head.weight.detach().clone()
-    train(whole, optimizer, 2, first=2)
-    assert not torch.equal(head.weight, before)
-    assert head.weight in optimizer.base.state
-    with pytest.raises(ValueError, match="rho"):
-        optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2))], "rho": -1.0})
-    assert len(optimizer.param_groups) == len(optimizer.base.param_groups) == 2
+    before = whole[1].weight.detach().clone()
+    train(whole, optimizer, 3, first=2)
+    assert not torch.equal(whole[1].weight, before)
+    assert whole[1].weight in optimizer.base.state
+    twin = GCSAM([{"params": other[0].parameters()}, {"params": other[1].parameters()}])
+    other.load_state_dict(whole.state_dict())
+    twin.load_state_dict(reloaded(optimizer.state_dict()))
+    assert_resumes(whole, optimizer, other, twin)
+
+
+def test_an_added_group_of_whole_weights_equals_one_given_at_the_start():
+    ends = []
+    for late in (False, True):
+        model = network()
+        first, second = list(model.parameters())[:2], list(model.parameters())[2:]
+        optimizer = GCSAM([{"params": first}, *([] if late else [{"params": second, "rho": 0.2}])], lr=0.01)
+        if late:
+            optimizer.add_param_group({"params": second, "rho": 0.2})
+        train(model, optimizer, 4)
+        ends.append(model)
+    assert same_weights(*ends)
+
+
+@pytest.mark.parametrize(
+    ("group", "error"),
+    [
+        ({"rho": -1.0}, ValueError),
+        ({"centralize": "always"}, ValueError),
+        ({"maximize": True}, ValueError),
+        ({"params": [nn.Parameter(torch.ones(2, dtype=torch.bfloat16))]}, TypeError),
+        ({"params": [nn.Parameter(torch.ones(2, dtype=torch.complex64))]}, TypeError),
+    ],
+    ids=str,
+)
+def test_a_group_that_is_refused_leaves_no_trace(group, error):
+    optimizer = GCSAM(network().parameters())
+    with pytest.raises(error):
+        optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2))], **group})
+    with pytest.raises(ValueError, match="more than one parameter group"):
+        optimizer.add_param_group({"params": optimizer.param_groups[0]["params"][:1]})
+    assert len(optimizer.param_groups) == len(optimizer.base.param_groups) == 1
 
 
 def test_named_parameters_keep_their_names():
     optimizer = GCSAM(network().named_parameters(), lr=0.01)
-    assert optimizer.state_dict()["param_groups"][0]["param_names"] == ["0.weight", "0.bias", "2.weight", "2.bias"]
-
-
-SCHEDULERS = {
-    "StepLR": lambda o: lr_scheduler.StepLR(o, 2),
-    "MultiStepLR": lambda o: lr_scheduler.MultiStepLR(o, [2, 4]),
-    "ConstantLR": lambda o: lr_scheduler.ConstantLR(o),
-    "LinearLR": lambda o: lr_scheduler.LinearLR(o),
-    "ExponentialLR": lambda o: lr_scheduler.ExponentialLR(o, 0.9),
-    "PolynomialLR": lambda o: lr_scheduler.PolynomialLR(o, 6),
-    "LambdaLR": lambda o: lr_scheduler.LambdaLR(o, lambda step: 1 / (1 + step)),
-    "MultiplicativeLR": lambda o: lr_scheduler.MultiplicativeLR(o, lambda step: 0.9),
-    "CosineAnnealingLR": lambda o: lr_scheduler.CosineAnnealingLR(o, 6),
-    "CosineAnnealingWarmRestarts": lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 3),
-    "CyclicLR": lambda o: lr_scheduler.CyclicLR(o, 0.001, 0.1, step_size_up=2),
-    "OneCycleLR": lambda o: lr_scheduler.OneCycleLR(o, 0.1, total_steps=8),
-    "SequentialLR": lambda o: lr_scheduler.SequentialLR(
-        o, [lr_scheduler.LinearLR(o), lr_scheduler.ExponentialLR(o, 0.9)], milestones=[3]
-    ),
-    "ChainedScheduler": lambda o: lr_scheduler.ChainedScheduler([lr_scheduler.ExponentialLR(o, 0.9)]),
-    "ReduceLROnPlateau": lambda o: lr_scheduler.ReduceLROnPlateau(o, patience=0),
-}
-
-
-@pytest.mark.parametrize("name", SCHEDULERS)
-@pytest.mark.parametrize("form", ["closure", "two steps"])
-def test_schedulers_drive_it_as_they_drive_the_base(name, form):
-    model, twin = network(), network()
-    optimizer = GCSAM(model.parameters(), torch.optim.AdamW, lr=0.05, every=2)
-    plain = torch.optim.AdamW(twin.parameters(), lr=0.05)
-    ours, theirs = SCHEDULERS[name](optimizer), SCHEDULERS[name](plain)
-    arguments = (1.0,) if name == "ReduceLROnPlateau" else ()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # "scheduler.step() before optimizer.step()" is a warning
-        warnings.filterwarnings("ignore", message="The epoch parameter")
-        for _ in range(6):
-            if form == "closure":
-                train(model, optimizer, 1)
-            else:
-                model(torch.ones(2, 5)).sum().backward()
-                if optimizer.ascend():
-                    model(torch.ones(2, 5)).sum().backward()
-                optimizer.descend()
-            twin(torch.ones(2, 5)).sum().backward()
-            plain.step()
-            ours.step(*arguments)
-            theirs.step(*arguments)
-            for a, b in zip(optimizer.param_groups, plain.param_groups, strict=True):
-                assert (a["lr"], a["betas"]) == (b["lr"], b["betas"])
-                assert optimizer.base.param_groups[0]["lr"] == b["lr"]
-    assert optimizer.steps == 6
-
-
-def test_scheduler_survives_load_state_dict():
-    model = network()
-    optimizer = SAM(model.parameters(), lr=0.1)
-    scheduler = lr_scheduler.ExponentialLR(optimizer, 0.5)
-    train(model, optimizer, 1)
-    optimizer.load_state_dict(optimizer.state_dict())
-    scheduler.step()
-    assert optimizer.base.param_groups[0]["lr"] == 0.05
+    assert optimizer.state_dict()["param_groups"][0]["param_names"] == ["0.weight", "0.bias", "3.weight", "3.bias"]
 
 
 def test_step_hooks_run_once_per_step_in_every_form():

@@ -189,3 +189,8 @@ def _counts(page) -> np.ndarray:
     """Square of counts in the matrix of decisions, without its totals."""
     lines = page.by_id("decisions").all("tbody")[0].all("tr")
     return np.array([[int(tag.attributes["value"]) for tag in line.all("data")][:-1] for line in lines])
+
+
+def test_an_ascent_without_a_pass_of_its_own_shows_by_its_count() -> None:
+    lines = [{"epoch": n, "passes_per_step": 1.0, "ascents": 4 if n > 2 else 0} for n in range(1, 5)]
+    assert ascent_start(lines) == 3

@@ -100,6 +100,7 @@ def write_run(
         "synthetic": True, "testing": "internal", "title": "Made up", "notes": "",
         "selection": {"epoch": 3, "metric": "validation auroc"},
         "cost": {"seconds": passes / 10, "gradient_evaluations": passes},
+        "sharpness": {"value": skill / 100, "radius": 0.05, "partition": "validation", "images": 20},
         "baseline": {"method": "a simple model"},
     }  # fmt: skip
     write_json(folder.metrics, document)

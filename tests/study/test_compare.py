@@ -11,7 +11,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from medgcsam.errors import DataError
-from medgcsam.run_folder import read_json, read_table, write_table
+from medgcsam.run_folder import read_json, read_table, write_json, write_table
 from medgcsam.study import compare_runs, runs_table
 from medgcsam.study.replicates import METRICS
 
@@ -197,9 +197,21 @@ def test_one_line_per_run(config, study) -> None:
     loaded = config(compare=GRID)
     table = runs_table(compare_runs(study(loaded), loaded))
     assert len(table) == 18
-    columns = "setting,seed,fold,auroc,auprc,brier,log_loss,seconds,gradient_evaluations,best_epoch"
+    columns = "setting,seed,fold,auroc,auprc,brier,log_loss,seconds,gradient_evaluations,best_epoch,sharpness"
     assert ",".join(table.columns) == columns
     assert not table.isna().any().any()
+
+
+def test_the_sharpness_of_a_run_stands_beside_its_numbers(config, study) -> None:
+    """An older run without one leaves the field empty."""
+    loaded = config(compare=GRID)
+    runs = study(loaded, sam={"skill": 2.5})
+    planned, folder = runs[0]
+    write_json(folder.metrics, {k: v for k, v in read_json(folder.metrics).items() if k != "sharpness"})
+    settings = compare_runs(runs, loaded)["settings"]
+    assert {run["sharpness"] for run in settings["sam"]["runs"]} == {0.025}
+    first = {"seed": planned.seed, "fold": planned.fold}
+    assert [run["sharpness"] for run in settings[planned.setting]["runs"] if first.items() <= run.items()] == [None]
 
 
 def test_comparing_needs_no_torch() -> None:

@@ -55,6 +55,8 @@ def test_smoke_is_every_setting_once(config) -> None:
         ({"name": "sam", "base": "adam"}, "adam", "adam"),
         ({"name": "gcsam", "base": "sgd", "momentum": 0.8}, "sgd", "sgd"),
         ({"name": "adamw", "lr": 2e-4}, "adam", "adamw"),
+        ({"name": "gcsam", "base": "rmsprop", "momentum": 0.5, "ascent": "momentum"}, "rmsprop", "rmsprop"),
+        ({"name": "nadam", "decoupled_weight_decay": True}, "nadam", "nadam"),
     ],
 )
 def test_without_settings_the_base_sam_and_gcsam_are_compared(config, optimizer, plain, name) -> None:

@@ -1,32 +1,24 @@
-"""The schedule, weight decay groups, and accumulation that equals the large batch."""
+"""The optimizer section as an optimizer of torch: bases, options, groups, and the schedule."""
 
 from __future__ import annotations
 
-import copy
+import inspect
 
 import pytest
 import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from medgcsam.config import OptimizerConfig, ScheduleConfig
-from medgcsam.training.optimizers import Stepper, build_optimizer, learning_rate_factor
-
-CPU = torch.device("cpu")
+from medgcsam.config import GroupConfig, OptimizerConfig, ScheduleConfig
+from medgcsam.config.optimizer_rules import BASES
+from medgcsam.errors import ConfigError
+from medgcsam.optim import GCSAM, SAM
+from medgcsam.training.optimizers import build_optimizer, learning_rate_factor
 
 
 def network() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2))
-
-
-def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return nn.functional.cross_entropy(logits, targets)
-
-
-def stepper(model: nn.Module, **optimizer) -> Stepper:
-    config = OptimizerConfig(**{"name": "gcsam", "base": "sgd", "lr": 0.1, **optimizer})
-    return Stepper(config, ScheduleConfig(), model, epochs=5, steps_per_epoch=4, device=CPU, precision="fp32")
 
 
 def test_cosine_after_the_warm_up_is_torchs_own() -> None:
@@ -54,76 +46,99 @@ def test_biases_and_norms_are_not_decayed(name) -> None:
     assert len(decay) == len(list(model.parameters()))
 
 
-@pytest.mark.parametrize("name", ["sgd", "sam", "gcsam"])
-def test_accumulation_equals_the_large_batch(name) -> None:
-    images, targets = torch.randn(24, 1, 8, 8), torch.randint(0, 2, (24,))
-    options = {"name": name} if name == "sgd" else {"name": name, "base": "sgd", "rho": 0.5}
-    whole = network()
-    parts = copy.deepcopy(whole)
-    one, many = stepper(whole, **options), stepper(parts, **options)
-    for _ in range(3):
-        one.step(whole, cross_entropy, [(images, targets, None)])
-        many.step(parts, cross_entropy, [(images[:10], targets[:10], None), (images[10:], targets[10:], None)])
-    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
-        assert torch.allclose(a, b, atol=1e-5)
+def stepped(optimizer: torch.optim.Optimizer, model: nn.Module, steps: int = 3) -> list[torch.Tensor]:
+    for step in range(steps):
+        images = torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(step))
+
+        def closure(images=images):
+            optimizer.zero_grad()
+            loss = model(images).square().mean()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+    return [p.detach() for p in model.parameters()]
 
 
-@pytest.mark.parametrize("name", ["sam", "gcsam"])
-def test_batchnorm_counts_the_pass_at_the_weights_only(name) -> None:
-    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2))
-    expected = copy.deepcopy(model)
-    images = torch.randn(8, 1, 8, 8)
-    expected(images)
-    stepper(model, name=name).step(model, cross_entropy, [(images, torch.randint(0, 2, (8,)), None)])
-    assert int(model[1].num_batches_tracked) == 1
-    assert torch.allclose(model[1].running_mean, expected[1].running_mean)
+OPTIONS = {
+    "sgd": {"momentum": 0.8, "nesterov": True},
+    "rmsprop": {"momentum": 0.5, "eps": 1e-6},
+    "nadam": {"decoupled_weight_decay": True, "betas": (0.8, 0.99)},
+    "adadelta": {"base_rho": 0.7},
+}
 
 
-def test_passes_are_counted() -> None:
-    batch = [(torch.randn(8, 1, 8, 8), torch.randint(0, 2, (8,)), None)]
+@pytest.mark.parametrize("base", BASES)
+def test_every_base_alone_and_under_gcsam_is_torchs_own(base) -> None:
+    """`name: BASE`, GCSAM of radius 0 over it, and torch's class with the same options take the same steps."""
+    written = OPTIONS.get(base, {})
+    given = {"rho" if key == "base_rho" else key: value for key, value in written.items()}
+    decay = {} if base == "rprop" else {"weight_decay": 0.01}
     model = network()
-    late = stepper(model, start=0.5, ascent_fraction=0.25)
-    passes = []
-    for _ in range(5):
-        late.begin_epoch()
-        for _ in range(4):
-            late.step(model, cross_entropy, batch)
-        passes.append(late.observations()["passes_per_step"])
-    assert passes == [1, 1, 1.125, 1.25, 1.25]
-    assert late.observations()["gradient_evaluations"] == 20 + 10 * 0.25
+    weights = [p for p in model.parameters() if p.dim() > 1]
+    plain = [p for p in model.parameters() if p.dim() == 1]
+    classes = {name.lower(): cls for name, cls in vars(torch.optim).items() if inspect.isclass(cls)}
+    reference = classes[base]([{"params": weights}, {"params": plain, **dict.fromkeys(decay, 0.0)}], lr=0.01, **decay,
+                              **given)  # fmt: skip
+    expected = stepped(reference, model)
+    for config in (
+        OptimizerConfig(name=base, lr=0.01, **written),
+        OptimizerConfig(name="gcsam", base=base, rho=0.0, lr=0.01, **written),
+    ):
+        twin = network()
+        optimizer = build_optimizer(config, twin, steps=3)
+        assert isinstance(getattr(optimizer, "base", optimizer), classes[base])
+        for ours, theirs in zip(stepped(optimizer, twin), expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
 
 
-def test_the_learning_rate_follows_the_schedule() -> None:
+def test_every_option_reaches_the_optimizer() -> None:
+    written = {
+        "rho": 0.2, "adaptive": True, "eta": 0.03, "every": 3, "max_norm": 2.0, "skip_nonfinite": True,
+        "ascent_fraction": 0.5, "ascent_precision": "bf16", "replay_random": True, "synchronize_ascent": True,
+    }  # fmt: skip
+    for kind, own in ((SAM, {}), (GCSAM, {"norm": "raw", "centralize": "both"})):
+        config = OptimizerConfig(name=kind.__name__.lower(), start=0.6, **written, **own)
+        optimizer = build_optimizer(config, network(), steps=50)
+        assert isinstance(optimizer, kind)
+        assert optimizer.start == 30
+        for name, value in (written | own).items():
+            place = optimizer.param_groups[0] if name in ("rho", "centralize") else vars(optimizer)
+            assert place[name] == value, name
+    assert build_optimizer(OptimizerConfig(name="sam", ascent="momentum"), network(), steps=1).ascent == "momentum"
+    # Whatever the library offers by name, the section does: nobody forgets the next one.
+    offered = set(inspect.signature(GCSAM).parameters) - {"params", "base", "base_options"}
+    assert offered <= set(OptimizerConfig.model_fields)
+
+
+def test_groups_give_weights_their_own_radius_centralization_and_rate() -> None:
+    groups = (
+        GroupConfig(match=["1.*"], rho=0.5, lr_factor=0.1),
+        GroupConfig(match=["4.*", "0.weight"], centralize="none"),
+    )
     model = network()
-    plain = stepper(model, name="sgd")
-    rates = []
-    for _ in range(20):
-        plain.step(model, cross_entropy, [(torch.randn(2, 1, 8, 8), torch.tensor([0, 1]), None)])
-        rates.append(plain.optimizer.param_groups[0]["lr"])
-    expected = [learning_rate_factor(ScheduleConfig(), step=step, steps=20, warmup=4) * 0.1 for step in range(20)]
-    assert rates == pytest.approx(expected)
+    names = {p: name for name, p in model.named_parameters()}
+    optimizer = build_optimizer(OptimizerConfig(name="gcsam", rho=0.05, groups=groups), model, steps=1)
+    found = {names[p]: group for group in optimizer.param_groups for p in group["params"]}
+    assert set(found) == set(names.values())
+    assert {name: group["rho"] for name, group in found.items()} == {
+        "0.weight": 0.05, "0.bias": 0.05, "1.weight": 0.5, "1.bias": 0.5, "4.weight": 0.05, "4.bias": 0.05
+    }  # fmt: skip
+    assert (found["0.weight"]["centralize"], found["4.weight"]["centralize"]) == ("none", "none")
+    assert found["1.bias"]["lr_factor"] == 0.1
+    assert found["0.weight"]["weight_decay"] == 0.01
+    plain = build_optimizer(OptimizerConfig(name="adamw", groups=(groups[0],)), network(), steps=1)
+    assert {group.get("lr_factor") for group in plain.param_groups} == {None, 0.1}
 
 
-def test_clipping_bounds_the_step_of_every_optimizer() -> None:
-    batch = [(torch.randn(8, 1, 8, 8) * 50, torch.randint(0, 2, (8,)), None)]
-    for options in ({"name": "sgd", "momentum": 0.0}, {"name": "gcsam", "base": "sgd", "momentum": 0.0}):
-        model = network()
-        before = [p.detach().clone() for p in model.parameters()]
-        clipped = stepper(model, max_norm=1e-3, weight_decay=0.0, **options)
-        rate = clipped.learning_rate
-        clipped.step(model, cross_entropy, batch)
-        moved = torch.cat([(p - q).flatten() for p, q in zip(model.parameters(), before, strict=True)])
-        assert moved.norm() <= rate * 1e-3 * 1.001
+def test_a_pattern_that_fits_nothing_names_the_nearest() -> None:
+    config = OptimizerConfig(groups=(GroupConfig(match=["4.weigth"], rho=0.1),))
+    with pytest.raises(ConfigError, match=r"'4.weigth' fits the name of no trainable weight.*4\.weight"):
+        build_optimizer(config, network(), steps=1)
 
 
-@pytest.mark.parametrize("name", ["sgd", "gcsam"])
-def test_an_overflow_in_fp16_leaves_the_weights_alone(name) -> None:
-    batch = [(torch.randn(8, 1, 8, 8), torch.randint(0, 2, (8,)), None)]
-    model = network()
-    config = OptimizerConfig(name=name, lr=0.1)
-    half = Stepper(config, ScheduleConfig(), model, epochs=5, steps_per_epoch=4, device=CPU, precision="fp16")
-    before = [p.detach().clone() for p in model.parameters()]
-    half.step(model, lambda logits, targets: cross_entropy(logits, targets) * 1e38, batch)
-    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
-    half.step(model, cross_entropy, batch)
-    assert not any(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+def test_a_pattern_whose_weights_are_taken_is_refused() -> None:
+    groups = (GroupConfig(match=["4.*"], rho=0.1), GroupConfig(match=["4.bias"], rho=0.2))
+    with pytest.raises(ConfigError, match=r"'4.bias' fits belongs to an earlier group"):
+        build_optimizer(OptimizerConfig(groups=groups), network(), steps=1)
+    build_optimizer(OptimizerConfig(groups=groups[::-1]), network(), steps=1)

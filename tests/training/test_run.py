@@ -15,7 +15,7 @@ from medgcsam.errors import ConfigError, DataError, Interrupted, MachineError
 from medgcsam.journal import Journal
 from medgcsam.run_folder import RunFolder, read_json, read_json_lines, read_table
 from medgcsam.training import train
-from medgcsam.training.optimizers import Stepper
+from medgcsam.training.stepper import Stepper
 
 QUIET = Journal(quiet=True)
 
@@ -103,7 +103,7 @@ def test_an_interrupted_run_goes_on_to_the_same_result(config, monkeypatch, opti
 
 
 def _untimed(record: dict) -> dict:
-    return {key: value for key, value in record.items() if key != "seconds"}
+    return {key: value for key, value in record.items() if "seconds" not in key}
 
 
 def test_a_finished_run_is_left_alone(config) -> None:
@@ -227,3 +227,28 @@ def test_no_place_of_this_machine_is_in_the_run_folder(config, tmp_path, cohort)
             content = path.read_bytes()
             assert str(tmp_path).encode() not in content, path.name
             assert str(cohort).encode() not in content, path.name
+
+
+def test_a_pattern_that_fits_nothing_is_refused_before_a_run_is_begun(config, tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"'heed\.\*' fits the name of no trainable weight.*head\."):
+        run_of(config(("optimizer.groups=[{match: heed.*, rho: 0.1}]",)))
+    assert not list((tmp_path / "runs").glob("discs/**/config.yaml"))
+    run = run_of(config(("optimizer.groups=[{match: head.*, rho: 0.1, lr_factor: 2}]", "training.epochs=1")))
+    assert read_json_lines(run.history)[0]["radius"] > 0.05
+
+
+def test_levers_show_in_the_history_and_the_cost(config) -> None:
+    """Part of a batch counts as that part, a bf16 ascent as one pass, the momentum's as none."""
+    levers = {
+        "part": (("optimizer.ascent_fraction=0.5",), 1.5),
+        "coarse": (("optimizer.ascent_precision=bf16",), 2.0),
+        "momentum": (("optimizer.ascent=momentum",), 1.0),
+    }
+    for name, (overrides, passes) in levers.items():
+        run = run_of(config((*overrides, f"name={name}", "training.epochs=2")))
+        history, cost = read_json_lines(run.history), read_json(run.metrics)["cost"]
+        steps = cost["gradient_evaluations"] / passes
+        assert [record["passes_per_step"] for record in history] == [passes] * 2
+        assert sum(record["ascents"] for record in history) == steps - (name == "momentum")
+        assert all(record["radius"] == pytest.approx(0.05, rel=1e-3) for record in history)
+        assert cost["seconds"] == pytest.approx(sum(record["seconds"] for record in history), abs=2e-3)
