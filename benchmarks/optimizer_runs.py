@@ -77,15 +77,21 @@ class Calls(TorchDispatchMode):
 
 # Parameters of glibc's mallopt (malloc.h): -4 is the number of blocks that may be mapped one by one, -3 the size from
 # which they are, -1 the free space at the end of the heap beyond which it is returned.
-HEAPS = {"kept": ((-4, 0), (-1, 1 << 30)), "returned": ((-4, 65536), (-3, 1 << 17), (-1, 1 << 17))}
+HEAPS: dict[str, tuple[tuple[int, int], ...]] = {
+    "untouched": (),
+    "kept": ((-4, 0), (-1, 1 << 30)),
+    "returned": ((-4, 65536), (-3, 1 << 17), (-1, 1 << 17)),
+}
 
 
 def set_heap(name: str) -> bool:
     """Tell glibc's malloc to keep freed memory ("kept") or to return large blocks to the system ("returned").
 
-    Belongs at the start of a process: blocks that are free already are used first. Returns False where there is no
-    glibc.
+    Belongs at the start of a process: blocks that are free already are used first. "untouched" does nothing. Returns
+    False where there is no glibc.
     """
+    if not HEAPS[name]:
+        return True
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):

@@ -13,7 +13,7 @@ import torch
 
 SMALLEST = {
     "optimizer": [
-        "--lists", "tiny", "--heaps", "kept", "--network", "tiny", "--size", "16", "--batch", "8", "--rounds", "2",
+        "--lists", "tiny", "--heaps", "untouched", "--network", "tiny", "--size", "16", "--batch", "8", "--rounds", "2",
         "--warmup", "0",
     ],
     "gpu": [

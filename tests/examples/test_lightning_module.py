@@ -230,7 +230,7 @@ for synchronize in (False, True):
 
 def test_replicas_stay_equal_and_ascend_as_told(repository, tmp_path) -> None:
     (tmp_path / "replicas.py").write_text(REPLICAS)
-    paths = [str(repository), str(repository / "docs" / "examples")]
+    paths = [str(repository), str(repository / "docs" / "examples"), os.environ.get("PYTHONPATH", "")]
     result = subprocess.run(
         [sys.executable, "replicas.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
