@@ -157,8 +157,8 @@ class Perturbation:
         fused_params, fused_directions = [], []
         for parameter, direction in zip(part.params, part.directions, strict=True):
             if fits and _same_memory(parameter, direction):
-                fused_params.append(parameter)
-                fused_directions.append(direction)
+                fused_params.append(_linear(parameter))
+                fused_directions.append(_linear(direction))
             else:
                 (step,) = _buffers(self._scratch, [parameter])
                 torch.mul(direction, scale, out=step)
@@ -168,7 +168,15 @@ class Perturbation:
                 fused_params, fused_directions, [], weight_decay=0.0, momentum=0.0, lr=scale, dampening=0.0,
                 nesterov=False, maximize=part.sign > 0, is_first_step=False, found_inf=unusable.float(),
             )  # fmt: skip
-            torch.autograd.graph.increment_version(fused_params)
+            torch.autograd.graph.increment_version(part.params)
+
+
+def _linear(tensor: Tensor) -> Tensor:
+    """A contiguous view of dense memory in any order of axes; the CPU kernel would copy what is channels_last."""
+    if tensor.is_contiguous():
+        return tensor
+    order = sorted(range(tensor.dim()), key=lambda axis: (tensor.size(axis) > 1, -tensor.stride(axis)))
+    return tensor.detach().permute(order)
 
 
 def _same_memory(parameter: Tensor, direction: Tensor) -> bool:

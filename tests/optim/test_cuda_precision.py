@@ -13,10 +13,9 @@ from torch import nn
 
 from medgcsam.optim import GCSAM, SAM
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = pytest.mark.gpu
+if not torch.cuda.is_available():
+    pytest.skip("needs a CUDA device", allow_module_level=True)
 DEVICE = torch.device("cuda", 0)
 FORMS = ["closure", "descend", "scaler.step"]
 BASES = {

@@ -169,14 +169,7 @@ def largest_allocation(action) -> int:
     return max((event.nbytes() for event in events if event.name() == "[memory]"), default=0)
 
 
-COPIES = pytest.mark.xfail(strict=True, reason="torch._fused_sgd_ on the CPU copies what is channels_last")
-
-
-@pytest.mark.parametrize(
-    ("kind", "options", "groups", "layout"),
-    [pytest.param(*case, marks=COPIES if case[3] == "channels_last" else ()) for case in CASES],
-    ids=str,
-)
+@pytest.mark.parametrize(("kind", "options", "groups", "layout"), CASES, ids=str)
 def test_the_allocator_confirms_it(kind, options, groups, layout):
     """The profiler sees what kernels allocate inside, too."""
     params = weights(SHAPES, layout)
@@ -205,7 +198,7 @@ def test_on_an_accelerator_nothing_reads_a_value(options):
         return FakeTensor(mode, torch.empty(shape, device="meta", dtype=torch.float64), torch.device("cuda:0"))
 
     def steps():
-        for _ in range(3):
+        for _ in range(2):
             for p in params:
                 p.grad = None if "ascent" in options else fake(p.shape)
             optimizer.ascend()
@@ -214,7 +207,7 @@ def test_on_an_accelerator_nothing_reads_a_value(options):
             optimizer.descend()
 
     with mode:
-        params = [fake(shape).requires_grad_() for shape in SHAPES]
+        params = [fake(shape).requires_grad_() for shape in SHAPES[:2]]
         optimizer = GCSAM(params, torch.optim.AdamW, capturable=True, **options)
         if "skip_nonfinite" in options:  # documented to wait, and so a test of this test
             with pytest.raises(DataDependentOutputException):
@@ -222,7 +215,7 @@ def test_on_an_accelerator_nothing_reads_a_value(options):
             return
         steps()
         assert optimizer.last_radius.device.type == "cuda"
-        assert optimizer.steps == 3
+        assert optimizer.steps == 2
 
 
 @pytest.mark.parametrize(

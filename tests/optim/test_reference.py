@@ -61,12 +61,17 @@ MOMENTUM = [
 
 
 def settings_for(base: str) -> list[dict[str, Any]]:
-    """With AdamW everything by itself; with the others every combination, most of them with a lever on top."""
+    """With AdamW everything by itself; with the others every combination, most of them with a lever on top.
+
+    Where P is not applied to the ascent the norm has no meaning, which AdamW shows; it is not shown again.
+    """
     if base == "AdamW":
         return [*COMBINATIONS, *LEVERS, *MOMENTUM]
-    levers = [*LEVERS, {}, {}, {}]
     turn = list(BASES).index(base)
-    mixed = [{**own, **levers[(k + turn) % len(levers)]} for k, own in enumerate(COMBINATIONS)]
+    told_apart = [
+        own for own in COMBINATIONS if own["norm"] == "centralized" or own["centralize"] in ("ascent", "both")
+    ]
+    mixed = [{**own, **[{}, *LEVERS][(k + turn) % (1 + len(LEVERS))]} for k, own in enumerate(told_apart)]
     return [*mixed, *(MOMENTUM if base in KEEP_A_MOMENT else [])]
 
 
@@ -77,10 +82,10 @@ def start_weights() -> list[Tensor]:
 
 
 def batches(count: int, dtype: torch.dtype = torch.float64) -> list[tuple[Tensor, Tensor]]:
-    """Eight 4 x 4 images of two channels each, as patches (8, 18, 16) for a 3 x 3 convolution, and their classes."""
+    """Six 4 x 4 images of two channels each, as patches (6, 18, 16) for a 3 x 3 convolution, and their classes."""
     generator = torch.Generator().manual_seed(1)
-    images = torch.randn(count, 8, 2, 4, 4, generator=generator)
-    classes = torch.randint(0, 3, (count, 8), generator=generator)
+    images = torch.randn(count, 6, 2, 4, 4, generator=generator)
+    classes = torch.randint(0, 3, (count, 6), generator=generator)
     patches = [torch.nn.functional.unfold(own, 3, padding=1).to(dtype) for own in images]
     return list(zip(patches, classes, strict=True))
 
@@ -108,16 +113,15 @@ def part_of(batch: tuple[Tensor, Tensor], fraction: float) -> tuple[Tensor, Tens
 
 
 def unit_means_removed(gradient: Tensor, transposed: int = 0) -> Tensor:
-    """P of one weight, unit by unit; ``transposed`` is the number of groups of a transposed convolution."""
+    """P of one weight; ``transposed`` is the number of groups of a transposed convolution."""
     if gradient.dim() < 2:
         return gradient
     if transposed:
-        blocks = [block.transpose(0, 1) for block in gradient.chunk(transposed)]
-        back = [unit_means_removed(block).transpose(0, 1) for block in blocks]
-        return torch.cat(back)
-    if gradient[0].numel() == 1:
-        return gradient
-    return torch.stack([unit - unit.sum() / unit.numel() for unit in gradient])
+        blocks = [unit_means_removed(block.transpose(0, 1)) for block in gradient.chunk(transposed)]
+        return torch.cat([block.transpose(0, 1) for block in blocks])
+    inputs = gradient[0].numel()
+    axes = list(range(1, gradient.dim()))
+    return gradient if inputs == 1 else gradient - gradient.sum(axes, keepdim=True) / inputs
 
 
 def length(tensors: list[Tensor]) -> Tensor:
@@ -248,7 +252,7 @@ def test_every_setting_has_weights_of_its_own():
     """So that no option is compared with itself left out: only the norm has no meaning where P is not applied."""
     make, options = BASES["AdamW"]
     settings = settings_for("AdamW")
-    ends = join(reference(make, options, settings, batches(STEPS)))
+    ends = join(reference(make, options, settings, batches(12)))
     distances = torch.cdist(ends, ends)
     pairs = itertools.combinations(range(len(settings)), 2)
     equal = [(settings[i], settings[j]) for i, j in pairs if distances[i, j] < 1e-5]
@@ -269,13 +273,13 @@ def state_in_one_tensor(built) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("base", BASES)
 def test_each_step_in_float32_is_that_of_the_formulas_for_every_option(base):
-    """The first six steps, each one compared with the reference begun at the same weights and state.
+    """The first four steps, each one compared with the reference begun at the same weights and state.
 
     No exception is needed: the gradients here are not so near zero that a base which divides by their size, or takes
     their sign, makes more than 1e-6 out of their rounding.
     """
     make, options = BASES[base]
-    settings, steps = settings_for(base), 6
+    settings, steps = settings_for(base), 4
     built, exact = optimizers(make, options, settings, torch.float32), batches(steps)
     for step, batch in enumerate(batches(steps, torch.float32)):
         rows = [[w.detach().clone() for w in weights] for weights, _ in built]
