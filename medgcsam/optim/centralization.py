@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 
+@lru_cache(maxsize=4096)
 def averaged_axes(shape: Sequence[int], transposed: int = 0) -> tuple[int, ...]:
     """Axes over which the gradient of one output unit extends, for a weight of ``shape``.
 

@@ -33,14 +33,14 @@ class Part:
 class Geometry:
     """What is known about the last perturbation, as 0-dimensional tensors on the device, so that nobody waits for it.
 
-    ``lengths`` holds rho and the length of the direction per part, ``norm`` is the divisor, ``centralized`` and ``raw``
-    are |Pg| and |g|.
+    Per part ``lengths`` holds rho and the length of e before division by ``norm``, ``centralized`` |Pg|, and
+    ``removed`` the lengths of what P took away. What only readers want is computed when they ask.
     """
 
     lengths: list[tuple[float, Tensor]]
     norm: Tensor
-    centralized: Tensor
-    raw: Tensor
+    centralized: list[Tensor]
+    removed: list[list[Tensor]]
 
     def radius(self) -> Tensor:
         """Euclidean length of e; 0 where the norm was zero or not finite, so that nothing was moved."""
@@ -51,7 +51,7 @@ class Geometry:
 
     def share(self) -> Tensor:
         """|Pg| / |g|, in [0, 1]; not a number where the gradient is zero or not finite."""
-        return self.centralized / self.raw
+        return _total(self.centralized) / _raw_norm(self.centralized, self.removed)
 
 
 class Perturbation:
@@ -78,7 +78,7 @@ class Perturbation:
         or not finite no weight moves.
         """
         lengths: list[tuple[float, Tensor]] = []
-        divisors, centralized, raw = [], [], []
+        divisors, centralized, removed = [], [], []
         for part in parts:
             if adaptive and not part.owned:
                 part.directions = self._copies(part)
@@ -86,11 +86,9 @@ class Perturbation:
                 weighted = self._stretch(part, eta)
                 torch._foreach_mul_(weighted, part.directions)
                 divisors.append(_length(weighted))
-            removed = self._centralize(part, in_place=part.owned or adaptive)
+            removed.append(self._centralize(part, in_place=part.owned or adaptive))
             length = _length(part.directions)
-            before = _total([length, *removed]) if removed else length
             centralized.append(length)
-            raw.append(before)
             if adaptive:
                 stretch = self._stretch(part, eta)
                 torch._foreach_mul_(part.directions, stretch)
@@ -99,10 +97,12 @@ class Perturbation:
                 torch._foreach_mul_(part.directions, stretch)
                 length = _length(part.directions)
             lengths.append((part.rho, length))
-        whole, whole_raw = _total(centralized), _total(raw)
-        divisor = _total(divisors) if adaptive else (whole_raw if norm == "raw" else whole)
+        if adaptive:
+            divisor = _total(divisors)
+        else:
+            divisor = _raw_norm(centralized, removed) if norm == "raw" else _total(centralized)
         self._move(parts, divisor)
-        return Geometry(lengths, divisor, whole, whole_raw)
+        return Geometry(lengths, divisor, centralized, removed)
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -180,10 +180,12 @@ def _linear(tensor: Tensor) -> Tensor:
 
 
 def _same_memory(parameter: Tensor, direction: Tensor) -> bool:
-    if parameter.dtype != direction.dtype or _strides(parameter) != _strides(direction):
+    if parameter.dtype != direction.dtype:
         return False
-    if parameter.is_contiguous():
+    if parameter.is_contiguous() and direction.is_contiguous():
         return True
+    if _strides(parameter) != _strides(direction):
+        return False
     # channels_last is dense too; a slice of a larger tensor is not.
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     return parameter.dim() in formats and parameter.is_contiguous(memory_format=formats[parameter.dim()])
@@ -198,6 +200,11 @@ def _length(tensors: Sequence[Tensor]) -> Tensor:
     """2-norm over all elements of ``tensors`` (one device, one type), in float32 or wider, on their device."""
     dtype = torch.float32 if tensors[0].dtype in (torch.float16, torch.bfloat16) else None
     return _total(torch._foreach_norm(tensors, 2, dtype))
+
+
+def _raw_norm(centralized: Sequence[Tensor], removed: Sequence[Sequence[Tensor]]) -> Tensor:
+    """|g| from |Pg| and |g - Pg|, which are orthogonal."""
+    return _total([*centralized, *(length for part in removed for length in part)])
 
 
 def _total(norms: Sequence[Tensor]) -> Tensor:

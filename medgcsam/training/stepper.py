@@ -39,7 +39,7 @@ class Stepper:
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.steps = 0
         self._skipped = 0
-        self._count_from_here()
+        self.begin_epoch()
 
     def step(self, network: nn.Module, loss: Loss, group: Sequence[tuple[Tensor, Tensor, Any]]) -> Tensor:
         """One optimizer step on the batches of ``group``, whose gradients are added up to that of the joined batch.
@@ -128,9 +128,6 @@ class Stepper:
 
     def begin_epoch(self) -> None:
         """Count passes, ascents and skipped steps, and average radius and share, from here."""
-        self._count_from_here()
-
-    def _count_from_here(self) -> None:
         self._epoch_start = (self.steps, self.gradient_evaluations, self.ascents, self.skipped)
         self._radius, self._share = _Mean(self.device), _Mean(self.device)
 
