@@ -49,10 +49,7 @@ def network(name: str = "resnet18") -> nn.Module:
 
 
 class Calls(TorchDispatchMode):
-    """Counts aten calls; ``centralization`` are those that no gradient centralization can do without.
-
-    These are the means, the subtractions of the means, and the norms of the means.
-    """
+    """Counts aten calls; ``centralization`` are the means of gradients and their subtractions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +63,7 @@ class Calls(TorchDispatchMode):
         if name.startswith("mean"):
             self._means.append(result)
             self.centralization += 1
-        elif name.startswith(("sub", "_foreach_sub", "_foreach_norm")) and self._takes_a_mean(args):
+        elif name.startswith(("sub", "_foreach_sub")) and self._takes_a_mean(args):
             self.centralization += 1
         return result
 

@@ -32,8 +32,8 @@ def study_table(document: dict[str, Any]) -> list[str]:
         f"{some['n_images']} test images; seeds {', '.join(map(str, document['seeds']))}; "
         f"fold {', '.join(map(str, document['folds']))} (or the official partitions).",
         "",
-        "| setting | test AUROC | SD over seeds | AUROC of each seed | gradient evaluations | seconds |",
-        "|---|---|---|---|---|---|",
+        "| setting | test AUROC | SD over seeds | AUROC of each seed | sharpness | gradient evaluations | seconds |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, setting in settings.items():
         runs, cost = setting.get("runs", []), setting.get("cost") or {}
@@ -41,7 +41,7 @@ def study_table(document: dict[str, Any]) -> list[str]:
         spread = setting["auroc"].get("sd_seeds")
         lines.append(
             f"| {name} | {interval(setting['auroc'])} | {'-' if spread is None else f'{spread:.3f}'} | {each or '-'} | "
-            f"{_number(cost.get('gradient_evaluations'))} | {_number(cost.get('seconds'))} |"
+            f"{_sharpness(runs)} | {_number(cost.get('gradient_evaluations'))} | {_number(cost.get('seconds'))} |"
         )
     lines += ["", "| pair | difference in AUROC | p (Holm) | verdict |", "|---|---|---|---|"]
     for pair in document["pairs"]:
@@ -50,6 +50,12 @@ def study_table(document: dict[str, Any]) -> list[str]:
             holm = "-" if pair["p_holm"] is None else f"{pair['p_holm']:.2f}"
             lines.append(f"| {pair['a']} - {pair['b']} | {interval(difference)} | {holm} | {pair['text']} |")
     return [*lines, ""]
+
+
+def _sharpness(runs: list[dict[str, Any]]) -> str:
+    """Mean over the runs, and the smallest and the largest."""
+    values = [run["sharpness"] for run in runs if run.get("sharpness") is not None]
+    return f"{sum(values) / len(values):.4f} ({min(values):.4f} to {max(values):.4f})" if values else "-"
 
 
 def _number(value: float | None) -> str:

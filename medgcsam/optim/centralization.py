@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import torch
@@ -36,11 +37,32 @@ def unit_view(gradient: Tensor, transposed: int = 0) -> Tensor:
     return gradient.unflatten(0, (transposed, -1)) if transposed > 1 else gradient
 
 
+@dataclass
+class Removed:
+    """What P took from gradients: per changed gradient the means of its units, and the root of a unit's size."""
+
+    means: list[Tensor] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+
+    @torch.no_grad()
+    def lengths(self) -> list[Tensor]:
+        """|g - Pg| of each changed gradient, 0-dimensional, on its device.
+
+        P is an orthogonal projection, so that |g|^2 = |Pg|^2 + |g - Pg|^2 gives the norm before centralization
+        without a second pass over memory.
+        """
+        if not self.means:
+            return []
+        lengths = list(torch._foreach_norm(self.means))
+        torch._foreach_mul_(lengths, self.weights)
+        return lengths
+
+
 @torch.no_grad()
 def centralize_(
     gradients: Sequence[Tensor], transposed: Sequence[int] | None = None, *, into: Sequence[Tensor] | None = None
-) -> list[Tensor]:
-    """Apply the projection P to each gradient, in place, and return the length of what was taken away from each.
+) -> Removed:
+    """Apply the projection P to each gradient, in place, and return what was taken away.
 
     Arguments:
         gradients: dense gradients, in the shapes of their weights; those without anything to centralize stay as they
@@ -48,17 +70,15 @@ def centralize_(
         transposed: per gradient 0, or the number of groups of its transposed convolution; None means 0 throughout.
         into: per gradient a tensor of its shape that takes Pg; the gradients then stay as they are.
 
-    Returns:
-        One 0-dimensional tensor per gradient that was changed, |g - Pg|. P is an orthogonal projection, so that
-        |g|^2 = |Pg|^2 + |g - Pg|^2 gives the norm before centralization without a second pass over memory.
-
     Example:
         >>> gradient = torch.tensor([[1.0, 3.0], [5.0, 5.0]])
         >>> removed = centralize_([gradient])
         >>> gradient.tolist()
         [[-1.0, 1.0], [0.0, 0.0]]
+        >>> removed.means[0].tolist()
+        [[2.0], [5.0]]
     """
-    views, means, weights = [], [], []
+    views, removed = [], Removed()
     for number, gradient in enumerate(gradients):
         groups = 0 if transposed is None else transposed[number]
         target = gradient if into is None else into[number]
@@ -72,12 +92,8 @@ def centralize_(
         if into is not None:
             torch.sub(view, mean, out=unit_view(target, groups))  # while the gradient is still in the cache
         views.append(view)
-        means.append(mean)
-        weights.append(math.sqrt(view.numel() // mean.numel()))
-    if not views:
-        return []
-    if into is None:
-        torch._foreach_sub_(views, means)
-    removed = list(torch._foreach_norm(means))
-    torch._foreach_mul_(removed, weights)
+        removed.means.append(mean)
+        removed.weights.append(math.sqrt(view.numel() // mean.numel()))
+    if into is None and views:
+        torch._foreach_sub_(views, removed.means)
     return removed

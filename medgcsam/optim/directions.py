@@ -52,15 +52,14 @@ def momentum_parts(groups: Iterable[dict[str, Any]], state: Mapping[Tensor, Mapp
 def _parts(directed: Sequence[Directed], *, sign: int, owned: bool) -> list[Part]:
     parts: dict[tuple[Any, ...], Part] = {}
     for group, parameter, direction in directed:
-        key = (parameter.device, parameter.dtype, direction.dtype, group["rho"])
-        if key not in parts:
-            parts[key] = Part(group["rho"], sign, owned, [], [], [])
-        part = parts[key]
+        rho, transposed = group["rho"], group["transposed"]
+        key = (parameter.device, parameter.dtype, direction.dtype, rho)
+        part = parts.get(key)
+        if part is None:
+            part = parts[key] = Part(rho, sign, owned, [], [], [])
         part.params.append(parameter)
         part.directions.append(direction)
-        part.transposed.append(group["transposed"] if _is_centralized(group, parameter) else None)
+        centralized = group["centralize"] in ("ascent", "both") and averaged_axes(parameter.shape, transposed)
+        part.transposed.append(transposed if centralized else None)
     return list(parts.values())
 
-
-def _is_centralized(group: Mapping[str, Any], parameter: Tensor) -> bool:
-    return group["centralize"] in ("ascent", "both") and bool(averaged_axes(parameter.shape, group["transposed"]))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .centralization import centralize_
+from .centralization import Removed, centralize_
 
 
 @dataclass
@@ -34,13 +34,13 @@ class Geometry:
     """What is known about the last perturbation, as 0-dimensional tensors on the device, so that nobody waits for it.
 
     Per part ``lengths`` holds rho and the length of e before division by ``norm``, ``centralized`` |Pg|, and
-    ``removed`` the lengths of what P took away. What only readers want is computed when they ask.
+    ``removed`` what P took away. What only readers want is computed when they ask.
     """
 
     lengths: list[tuple[float, Tensor]]
     norm: Tensor
     centralized: list[Tensor]
-    removed: list[list[Tensor]]
+    removed: list[Removed]
 
     def radius(self) -> Tensor:
         """Euclidean length of e; 0 where the norm was zero or not finite, so that nothing was moved."""
@@ -116,11 +116,11 @@ class Perturbation:
         torch._foreach_copy_(copies, part.directions)
         return copies
 
-    def _centralize(self, part: Part, *, in_place: bool) -> list[Tensor]:
+    def _centralize(self, part: Part, *, in_place: bool) -> Removed:
         """Directions become Pg, in buffers of their own unless ``in_place``; returns what ``centralize_`` returns."""
         chosen = [n for n, layout in enumerate(part.transposed) if layout is not None]
         if not chosen:
-            return []
+            return Removed()
         directions, layouts = [part.directions[n] for n in chosen], [part.transposed[n] for n in chosen]
         if in_place:
             return centralize_(directions, layouts)
@@ -202,17 +202,20 @@ def _length(tensors: Sequence[Tensor]) -> Tensor:
     return _total(torch._foreach_norm(tensors, 2, dtype))
 
 
-def _raw_norm(centralized: Sequence[Tensor], removed: Sequence[Sequence[Tensor]]) -> Tensor:
+def _raw_norm(centralized: Sequence[Tensor], removed: Sequence[Removed]) -> Tensor:
     """|g| from |Pg| and |g - Pg|, which are orthogonal."""
-    return _total([*centralized, *(length for part in removed for length in part)])
+    return _total([*centralized, *(length for part in removed for length in part.lengths())])
 
 
 def _total(norms: Sequence[Tensor]) -> Tensor:
     """2-norm of 0-dimensional tensors, in the widest of their types, on the device of the first."""
     if len(norms) == 1:
         return norms[0]
-    widest = max({norm.dtype for norm in norms}, key=lambda dtype: dtype.itemsize)
-    return torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device, widest) for norm in norms]))
+    kinds = {(norm.device, norm.dtype) for norm in norms}
+    if len(kinds) > 1:
+        widest = max((dtype for _, dtype in kinds), key=lambda dtype: dtype.itemsize)
+        norms = [norm.to(norms[0].device, widest) for norm in norms]
+    return torch.linalg.vector_norm(torch.stack(norms))
 
 
 def _buffers(cache: dict[Tensor, Tensor], params: Sequence[Tensor]) -> list[Tensor]:
