@@ -27,10 +27,11 @@ def gradient_parts(groups: Iterable[dict[str, Any]]) -> list[Part]:
     found: list[Directed] = []
     for group in groups:
         for parameter in group["params"]:
-            if parameter.grad is not None:
+            gradient = parameter.grad
+            if gradient is not None:
                 check_weight(parameter)
-                check_gradient(parameter)
-                found.append((group, parameter, parameter.grad))
+                check_gradient(parameter, gradient)
+                found.append((group, parameter, gradient))
     return _parts(found, sign=1, owned=True)
 
 
@@ -62,4 +63,3 @@ def _parts(directed: Sequence[Directed], *, sign: int, owned: bool) -> list[Part
         centralized = group["centralize"] in ("ascent", "both") and averaged_axes(parameter.shape, transposed)
         part.transposed.append(transposed if centralized else None)
     return list(parts.values())
-

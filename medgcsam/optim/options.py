@@ -118,7 +118,7 @@ def check_weight(weight: Tensor) -> None:
     Raises:
         TypeError: half precision, complex, or a DTensor.
     """
-    if not weight.requires_grad:
+    if not weight.requires_grad or (weight.dtype is torch.float32 and type(weight) is torch.nn.Parameter):
         return
     if weight.dtype in (torch.float16, torch.bfloat16):
         raise TypeError(
@@ -134,13 +134,13 @@ def check_weight(weight: Tensor) -> None:
         )
 
 
-def check_gradient(parameter: Tensor) -> None:
+def check_gradient(parameter: Tensor, gradient: Tensor) -> None:
     """Refuse sparse gradients.
 
     Raises:
         RuntimeError: the gradient of ``parameter`` is sparse.
     """
-    if parameter.grad is not None and parameter.grad.layout != torch.strided:
+    if gradient.layout != torch.strided:
         raise RuntimeError(
             f"A weight of shape {tuple(parameter.shape)} has a sparse gradient, which has no mean per unit and no "
             "dense direction: build its embedding with sparse=False."

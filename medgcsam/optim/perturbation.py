@@ -180,10 +180,10 @@ def _linear(tensor: Tensor) -> Tensor:
 
 
 def _same_memory(parameter: Tensor, direction: Tensor) -> bool:
-    if parameter.dtype != direction.dtype:
-        return False
     if parameter.is_contiguous() and direction.is_contiguous():
-        return True
+        return parameter.dtype is direction.dtype
+    if parameter.dtype is not direction.dtype:
+        return False
     if _strides(parameter) != _strides(direction):
         return False
     # channels_last is dense too; a slice of a larger tensor is not.

@@ -271,7 +271,8 @@ class SharpnessAware(SharedState):
             )
         for group in self.param_groups:
             for parameter in group["params"]:
-                check_gradient(parameter)
+                if parameter.grad is not None:
+                    check_gradient(parameter, parameter.grad)
         self.steps += 1
         self.gradient_evaluations += 1
         if found_inf is not None and self._overflowed(found_inf):
