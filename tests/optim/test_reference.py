@@ -169,7 +169,8 @@ def reference(base, options, settings, data, rows=None, state=None, first=0):
     """Weights per setting after one step per batch; ``rows`` and ``state`` of the base are where to begin."""
     weights = join(rows or [start_weights()] * len(settings)).double().requires_grad_()
     inner = base([weights], **options)
-    inner.load_state_dict({**inner.state_dict(), "state": {0: state} if state else {}})
+    if state:
+        inner.load_state_dict({**inner.state_dict(), "state": {0: state}})
     for step, batch in enumerate(data, first):
         at = [split(row) for row in weights.detach()]
         there = list(at)
