@@ -30,15 +30,19 @@ def frozen_statistics(model: nn.Module | None) -> Iterator[None]:
         >>> norm.running_mean.tolist(), int(norm.num_batches_tracked)
         ([0.0, 0.0], 0)
     """
-    buffers: list[torch.Tensor] = []
+    places: list[tuple[nn.Module, str, torch.Tensor]] = []
     if model is not None:
         training = (module for module in model.modules() if module.training)
-        buffers = list({id(b): b for module in training for b in module.buffers(recurse=False)}.values())
+        places = [(m, name, b) for m in training for name, b in m.named_buffers(recurse=False, remove_duplicate=False)]
+    buffers = list({id(buffer): buffer for _, _, buffer in places}.values())
     with torch.no_grad():
         saved = [buffer.clone() for buffer in buffers]
     try:
         yield
     finally:
+        for module, name, buffer in places:  # a module may have put another tensor in a buffer's place
+            if getattr(module, name) is not buffer and not isinstance(module, torch.jit.ScriptModule):
+                module._buffers[name] = buffer
         if buffers:
             with torch.no_grad():
                 torch._foreach_copy_(buffers, saved)

@@ -43,6 +43,9 @@ def momentum_parts(groups: Iterable[dict[str, Any]], state: Mapping[Tensor, Mapp
     found: list[Directed] = []
     for group in groups:
         for parameter in group["params"]:
+            if not parameter.requires_grad:
+                continue
+            check_weight(parameter)
             known = state.get(parameter, {})
             moment = next((known[name] for name in _MOMENTA if known.get(name) is not None), None)
             if moment is not None:

@@ -66,6 +66,8 @@ def check_base(base: Callable[..., Optimizer], base_options: Mapping[str, Any]) 
     while isinstance(made, functools.partial):
         made, given = made.func, {**made.keywords, **given}
     for name in (ancestor.__name__ for ancestor in getattr(made, "__mro__", ())):
+        if name == "SharpnessAware":
+            raise ValueError(f"{made.__name__} cannot be the base of another: take AdamW or SGD, for example.")
         if name in _UNFIT_BASES:
             raise ValueError(
                 f"{name} cannot be the base optimizer: {_UNFIT_BASES[name]}; take AdamW or SGD, for example."
@@ -95,8 +97,17 @@ def check_group(group: Mapping[str, Any]) -> None:
 
 def clashing_option(base: Callable[..., Optimizer], base_options: Mapping[str, Any]) -> dict[str, Any]:
     """``base_rho`` for a base with a ``rho`` of its own (Adadelta's decay): as given, or by the base's default."""
-    own = inspect.signature(base).parameters.get("rho")
-    return {} if own is None else {"base_rho": base_options.get("base_rho", own.default)}
+    made = base
+    while isinstance(made, functools.partial):
+        made = made.func
+    for maker in (base, *getattr(made, "__mro__", ())):
+        own = inspect.signature(maker).parameters.get("rho") if maker is not object else None
+        if own is not None:
+            value = base_options.get("base_rho", own.default)
+            if not _is_number(value) or not 0 <= value <= 1:
+                raise ValueError(f"base_rho, the base's own rho, must lie in [0, 1], but is {value!r}.")
+            return {"base_rho": value}
+    return {}
 
 
 @contextmanager

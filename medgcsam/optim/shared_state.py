@@ -50,6 +50,7 @@ class SharedState(Optimizer):
             setattr(self, name, 0)
         self._begin({name: torch.tensor(torch.nan) for name in READINGS})
         self.base = base(self.param_groups, **base_options)
+        check_base(type(self.base), base_options)  # what a factory made
         self.base.defaults.update(own_defaults)
         self.defaults, self.state, self.param_groups = self.base.defaults, self.base.state, self.base.param_groups
         for group in self.param_groups:
@@ -63,8 +64,12 @@ class SharedState(Optimizer):
         """Raise RuntimeError where the weights are away from w."""
         raise NotImplementedError
 
-    def restore(self) -> None:
-        """Bring the weights back to w."""
+    def _refuse_while_swapped(self) -> None:
+        """Raise RuntimeError between two calls of ``swap``."""
+        raise NotImplementedError
+
+    def _give_up(self, *, keep_written: bool = False) -> None:
+        """Bring the weights back to w; with ``keep_written`` but for those that were written in place since."""
         raise NotImplementedError
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -72,6 +77,7 @@ class SharedState(Optimizer):
         if "base" not in self.__dict__:
             super().add_param_group(param_group)
             return
+        self._refuse_while_swapped()
         self.base.add_param_group(param_group)
         try:
             check_group(self.param_groups[-1])
@@ -86,19 +92,28 @@ class SharedState(Optimizer):
         return {**super().state_dict(), "sharpness": {**own, **self._readings()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what ``state_dict`` gave, or the state of a plain base optimizer, to go on from there."""
-        self.restore()
+        """Load what ``state_dict`` gave, or the state of a plain base optimizer, to go on from there.
+
+        After an interrupted step the weights go back to w first, but for those that a model has loaded since.
+
+        Raises:
+            ValueError: an option or a group in it is outside its range; nothing is loaded then.
+        """
+        loaded = dict(state_dict.get("sharpness", {}))
+        known = {name: getattr(self, name) for name in OPTIONS} | {k: v for k, v in loaded.items() if k in OPTIONS}
+        check_options(known)
+        if loaded:
+            for group in state_dict["param_groups"]:
+                check_group({**self.defaults, **group, "params": ()})
+        self._give_up(keep_written=True)
         before = [{name: group[name] for name in _GROUP_OPTIONS} for group in self.param_groups]
         super().load_state_dict(state_dict)
-        loaded = dict(state_dict.get("sharpness", {}))
         for group, kept in zip(self.param_groups, before, strict=True):
             if not loaded and "base_rho" in self.defaults:
                 group["base_rho"] = group.pop("rho")
             for name, value in kept.items():
                 group.setdefault(name, value)
         if loaded:
-            known = {name: getattr(self, name) for name in OPTIONS} | {k: v for k, v in loaded.items() if k in OPTIONS}
-            check_options(known)
             for name, value in (known | {name: loaded[name] for name in COUNTERS}).items():
                 setattr(self, name, value)
             self._begin({name: loaded[name].clone() for name in READINGS})

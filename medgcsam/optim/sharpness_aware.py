@@ -13,8 +13,8 @@ from .amp import ScalerPort, ascent_autocast, hand_overflow_on, not_finite, unsc
 from .batch_statistics import frozen_statistics
 from .centralization import centralize_
 from .directions import gradient_parts, momentum_parts
-from .levers import ascent_is_due, part_of_batch, random_state, replayed
-from .options import base_rho_in_place, check_gradient
+from .levers import ascent_is_due, part_of_batch, random_state, replayed, samples_of
+from .options import base_rho_in_place, check_gradient, check_group, check_weight
 from .perturbation import Geometry, Part, Perturbation
 from .replicas import no_sync, share_overflow
 from .shared_state import SharedState
@@ -141,8 +141,12 @@ class SharpnessAware(SharedState):
 
     def restore(self) -> None:
         """Copy the saved weights back without a step, to give up between ``ascend`` and ``descend``."""
-        self._way_back()
+        self._give_up()
+
+    def _give_up(self, *, keep_written: bool = False) -> None:
+        self._way_back(keep_written=keep_written)
         self._announced = self._swapped = False
+        self._samples = (0, 0)
 
     def swap(self) -> None:
         """Exchange w and the point at which ``ascent="momentum"`` takes its gradients; the next call changes back.
@@ -164,8 +168,14 @@ class SharpnessAware(SharedState):
         self._swapped = True
 
     def ascent_part(self, batch: Any) -> Any:
-        """The part of ``batch`` (tensors, or nestings of them) that ``ascent_fraction`` gives the ascent."""
-        return part_of_batch(batch, self.ascent_fraction)
+        """The part of ``batch`` that ``ascent_fraction`` gives the ascent, see ``part_of_batch``.
+
+        A part is rounded up to whole samples; ``gradient_evaluations`` counts the samples taken this way. Of parts
+        that were cut elsewhere it counts ``ascent_fraction``.
+        """
+        part = part_of_batch(batch, self.ascent_fraction)
+        self._samples = (self._samples[0] + samples_of(part), self._samples[1] + samples_of(batch))
+        return part
 
     @property
     def last_radius(self) -> Tensor:
@@ -184,6 +194,7 @@ class SharpnessAware(SharedState):
         self._port = ScalerPort([], self._finish)
         self._geometry: Geometry | None = None
         self._first_norm: Tensor | None = None
+        self._samples = (0, 0)  # of the ascent's part and of the whole batch, since the last step
         self._loaded = readings
 
     def _refuse_while_moved(self, what: str) -> None:
@@ -230,6 +241,8 @@ class SharpnessAware(SharedState):
         if not ascent_is_due(self.steps, self.start, self.every):
             self._announced = True
             return False
+        for group in self.param_groups:
+            check_group({**group, "params": ()})  # a user or a scheduler may have changed it
         by_gradient = self.ascent == "gradient"
         parts = gradient_parts(self.param_groups) if by_gradient else self._momentum_parts()
         if by_gradient and not parts:
@@ -241,7 +254,9 @@ class SharpnessAware(SharedState):
             self.ascents += 1
         if by_gradient:
             self._first_norm = self._geometry.norm
-            self.gradient_evaluations += 1 if self.ascent_fraction == 1 else self.ascent_fraction
+            taken, offered = self._samples
+            part = taken / offered if offered else self.ascent_fraction
+            self.gradient_evaluations += 1 if self.ascent_fraction == 1 else part
         self._announced = True
         return by_gradient
 
@@ -256,9 +271,9 @@ class SharpnessAware(SharedState):
         finally:
             torch.clear_autocast_cache()  # an autocast region around both passes must not serve casts of w at w + e
 
-    def _way_back(self) -> None:
+    def _way_back(self, *, keep_written: bool = False) -> None:
         if self._perturbation.active:
-            self._perturbation.restore()
+            self._perturbation.restore(keep_written=keep_written)
             torch.clear_autocast_cache()
 
     def _finish(self, found_inf: Tensor | None = None, grad_scale: Tensor | None = None) -> None:
@@ -272,7 +287,9 @@ class SharpnessAware(SharedState):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
+                    check_weight(parameter)
                     check_gradient(parameter, parameter.grad)
+        self._samples = (0, 0)
         self.steps += 1
         self.gradient_evaluations += 1
         if found_inf is not None and self._overflowed(found_inf):

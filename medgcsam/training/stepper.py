@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from medgcsam.config import OptimizerConfig, ScheduleConfig
-from medgcsam.optim import GCSAM, part_of_batch
+from medgcsam.optim import GCSAM
 from medgcsam.optim.amp import not_finite
 from medgcsam.optim.sharpness_aware import SharpnessAware
 from medgcsam.training.device import autocast
@@ -58,8 +58,8 @@ class Stepper:
         return value
 
     def _sharpness_step(self, network: nn.Module, loss: Loss, batches: list[tuple[Tensor, Tensor]]) -> Tensor:
-        optimizer, fraction = self.optimizer, self.config.ascent_fraction
-        part = [part_of_batch(batch, fraction) for batch in batches] if fraction < 1 else None
+        optimizer = self.optimizer
+        part = [optimizer.ascent_part(batch) for batch in batches] if self.config.ascent_fraction < 1 else None
         before = optimizer.ascents
         value = optimizer.step(
             self._closure(network, loss, batches),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from medgcsam.optim import SAM, frozen_statistics
+from medgcsam.optim import GCSAM, SAM, frozen_statistics
 
 
 def network(**norm_options) -> nn.Sequential:
@@ -81,6 +81,33 @@ def test_block_gives_training_outputs_and_undoes_nan_and_exceptions():
     with pytest.raises(KeyError):
         failing_pass()
     assert all(torch.equal(b, before[name]) for name, b in buffers(model).items())
+
+
+def test_a_buffer_that_is_replaced_and_not_written_is_given_back_too():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("passes", torch.zeros(()))
+
+        def forward(self, images):
+            self.passes = self.passes + 1
+            return images
+
+    model = nn.Sequential(nn.Linear(2, 2), Counting())
+    optimizer = GCSAM(model.parameters(), lr=0.1)
+    kept = model[1].passes
+
+    def closure():
+        optimizer.zero_grad()
+        loss = model(torch.ones(1, 2)).square().sum()
+        loss.backward()
+        return loss
+
+    with frozen_statistics(model):
+        model(torch.ones(1, 2))
+    assert model[1].passes is kept
+    optimizer.step(closure, model=model)
+    assert float(model[1].passes) == 1
 
 
 def test_layers_in_evaluation_mode_and_no_model_cost_nothing():

@@ -74,6 +74,7 @@ def replica(rank: int, port: int, tasks: dict[str, dict], folder: str) -> None:
     try:
         for name, task in tasks.items():
             model = DistributedDataParallel(network(task["norm"]))
+            model = torch.compile(model, backend="eager") if task["compiled"] else model
             optimizer, radii = train(model, rank, task)
             state = optimizer.state_dict()
             torch.save(
@@ -89,8 +90,9 @@ def replica(rank: int, port: int, tasks: dict[str, dict], folder: str) -> None:
         dist.destroy_process_group()
 
 
-def task(*, norm="group", form="closure", scaled=False, overflow=None, **options) -> dict:
-    return {"norm": norm, "form": form, "scaled": scaled, "overflow": overflow, "options": options}
+def task(*, norm="group", form="closure", scaled=False, overflow=None, compiled=False, **options) -> dict:
+    own = {"norm": norm, "form": form, "scaled": scaled, "overflow": overflow, "compiled": compiled}
+    return own | {"options": options}
 
 
 TASKS = {
@@ -100,6 +102,7 @@ TASKS = {
     "local-overflow": task(scaled=True, overflow=(20, 1, 1)),
     "local-overflow-two-steps": task(form="two steps", scaled=True, overflow=(20, 1, 1)),
     "local-nonfinite": task(skip_nonfinite=True, overflow=(20, 0, 1)),
+    "local-nonfinite-compiled": task(skip_nonfinite=True, overflow=(20, 0, 1), compiled=True),
     "synchronized": task(synchronize_ascent=True),
     "synchronized-two-steps": task(form="two steps", synchronize_ascent=True),
     "synchronized-options": task(synchronize_ascent=True, adaptive=True, max_norm=0.5, start=10),
@@ -182,7 +185,7 @@ def test_both_forms_give_the_same_weights(trained):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize("name", ["local-overflow", "local-overflow-two-steps", "local-nonfinite"])
+@pytest.mark.parametrize("name", [name for name in TASKS if TASKS[name]["overflow"]])
 def test_an_overflow_of_one_replicas_ascent_is_skipped_by_both(trained, name):
     assert [found["skipped"] for found in trained[name]] == [1, 1]
     steps = {float(entry["step"]) for found in trained[name] for entry in found["state"]["state"].values()}
@@ -195,3 +198,11 @@ def test_models_that_are_not_replicated_are_left_alone():
     assert share_overflow(norm, None) is norm
     with no_sync(nn.Linear(1, 1)), no_sync(None):
         pass
+
+
+def test_a_static_graph_wants_a_synchronised_ascent():
+    class Static(nn.Linear):
+        static_graph = True
+
+    with pytest.raises(RuntimeError, match="synchronize_ascent=True"):
+        no_sync(Static(1, 1))

@@ -179,3 +179,15 @@ def test_a_copy_of_the_model_does_not_share_what_the_ascent_saved():
     optimizer.ascend()
     twin.restore()
     assert same(other.parameters(), before)
+
+
+def test_the_radius_of_a_large_weight_is_exact():
+    # Adding up 20 million equal squares in float32, one after the other, is 0.5% off.
+    weight = nn.Parameter(torch.zeros(20_000, 1_000))
+    optimizer = SAM([weight], torch.optim.SGD, rho=0.05, lr=0.1)
+    weight.grad = torch.full_like(weight, 0.01)
+    optimizer.ascend()
+    # All elements have moved by the same step, whose square times their number is the squared length of e.
+    step = weight.detach()[0, 0].double()
+    assert bool((weight == weight[0, 0]).all())
+    torch.testing.assert_close(step * weight.numel() ** 0.5, torch.tensor(0.05).double(), rtol=1e-4, atol=0)

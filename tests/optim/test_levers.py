@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import namedtuple
 from contextlib import contextmanager
+from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -56,6 +58,50 @@ def test_part_of_batch_in_any_nesting(fraction, expected):
     assert part["pair"][0].data_ptr() == images.data_ptr()
     assert (part["name"], part["count"], float(part["scalar"])) == ("x", 3, 1.0)
     assert len(part_of_batch(torch.ones(30), 0.1)) == 3  # 0.1 * 30 is a little above 3 in floating point
+
+
+@dataclass
+class Sample:
+    images: torch.Tensor
+    names: list[str]
+
+
+def test_arrays_dataclasses_and_lists_of_names_are_cut_too():
+    batch = (np.arange(8), Sample(torch.arange(8), list("abcdefgh")))
+    numbers, sample = part_of_batch(batch, 0.25)
+    assert (numbers.tolist(), sample.images.tolist(), sample.names) == ([0, 1], [0, 1], ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("batch", "error", "match"),
+    [
+        ([torch.ones(3, 8, 8), torch.ones(1, 5)], ValueError, "1 and 3 samples"),
+        ((torch.ones(4), object()), TypeError, "object"),
+        (nn.utils.rnn.pack_sequence([torch.ones(3), torch.ones(2)]), TypeError, "PackedSequence"),
+    ],
+    ids=["lengths", "object", "packed"],
+)
+def test_what_cannot_be_cut_is_refused(batch, error, match):
+    with pytest.raises(error, match=match):
+        part_of_batch(batch, 0.5)
+
+
+def test_cost_counts_whole_samples():
+    weight = nn.Parameter(torch.ones(3))
+    optimizer = SAM([weight], ascent_fraction=0.25, lr=0.1)
+
+    def closure(*micro_batches):
+        optimizer.zero_grad()
+        loss = sum((images @ weight).square().mean() for images in micro_batches)
+        loss.backward()
+        return loss
+
+    whole = torch.randn(2, 3), torch.randn(3, 3)
+    for _ in range(2):
+        optimizer.step(
+            lambda: closure(*whole), ascent_closure=lambda: closure(*(optimizer.ascent_part(part) for part in whole))
+        )
+    assert optimizer.gradient_evaluations == pytest.approx(2 * (1 + 2 / 5))  # one sample of each micro-batch
 
 
 @pytest.mark.parametrize("fraction", [0, -0.5, 1.5])

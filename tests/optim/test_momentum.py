@@ -164,3 +164,31 @@ def test_moments_are_not_copied(monkeypatch):
         optimizer.ascend()
         optimizer.restore()
         assert copies == [sum(p.numel() for p in model.parameters())] * 2
+
+
+def test_frozen_weights_take_no_part():
+    model = network()
+    optimizer = SAM(model.parameters(), rho=0.5, ascent="momentum", lr=0.01)
+    train(model, optimizer, 2)
+    model[0].requires_grad_(False)
+    frozen, trained = model[0].weight.clone(), model[4].weight.detach().clone()
+    optimizer.zero_grad()
+    optimizer.ascend()
+    assert torch.equal(model[0].weight, frozen)
+    assert not torch.equal(model[4].weight, trained)
+    away = [p for p in model.parameters() if p.requires_grad]
+    moved = [p.detach().clone() for p in away]
+    optimizer.restore()
+    torch.testing.assert_close(
+        length([a - b.detach() for a, b in zip(moved, away, strict=True)]), torch.tensor(0.5).double()
+    )
+
+
+def test_weights_turned_to_half_precision_are_refused():
+    model = network()
+    optimizer = SAM(model.parameters(), ascent="momentum", lr=0.01)
+    train(model, optimizer, 1)
+    model.bfloat16()
+    optimizer.zero_grad()
+    with pytest.raises(TypeError, match="too coarse"):
+        optimizer.ascend()

@@ -171,3 +171,52 @@ class Sharded(nn.Parameter):
 def test_weights_spread_over_processes_are_refused():
     with pytest.raises(TypeError, match="DistributedDataParallel"):
         GCSAM([Sharded(torch.ones(2, 2))])
+
+
+def test_what_a_factory_makes_is_checked_like_a_class():
+    with pytest.raises(ValueError, match="LBFGS"):
+        SAM(weights(), lambda params, **options: torch.optim.LBFGS(params, **options))
+    with pytest.raises(ValueError, match="GCSAM cannot be the base"):
+        SAM(weights(), GCSAM)
+
+
+def test_a_radius_that_became_impossible_is_refused():
+    own = weights()
+    optimizer = SAM(own, lr=0.1)
+    optimizer.param_groups[0]["rho"] = -0.1
+    sum(w.sum() for w in own).backward()
+    with pytest.raises(ValueError, match="rho"):
+        optimizer.ascend()
+
+
+def test_no_group_is_added_while_weights_are_swapped():
+    own = weights()
+    optimizer = SAM(own, ascent="momentum", lr=0.1)
+    optimizer.swap()
+    with pytest.raises(RuntimeError, match="swap"):
+        optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2))]})
+
+
+def test_a_subclass_of_adadelta_keeps_its_own_rho():
+    class Quiet(torch.optim.Adadelta):
+        def __init__(self, params, **options):
+            super().__init__(params, **options)
+
+    ends = []
+    for base in (torch.optim.Adadelta, Quiet):
+        own = weights()
+        optimizer = SAM(own, base, rho=0.05, lr=1.0)
+        assert optimizer.param_groups[0]["base_rho"] == 0.9
+        for _ in range(3):
+            optimizer.step(lambda own=own, optimizer=optimizer: _loss(own, optimizer))
+        ends.append(own)
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+    with pytest.raises(ValueError, match="base_rho"):
+        SAM(weights(), torch.optim.Adadelta, base_rho=1.5)
+
+
+def _loss(own, optimizer):
+    optimizer.zero_grad()
+    loss = sum((w - 3).square().sum() for w in own)
+    loss.backward()
+    return loss
