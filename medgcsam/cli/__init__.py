@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from medgcsam.cli import check, compare, doctor, evaluate, identify, report, split, train
+from medgcsam.cli import check, compare, doctor, evaluate, identify, import_, report, split, train
 from medgcsam.cli.options import print_version
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ def _medgcsam(
     """Train networks on your own medical images with GCSAM, and report honestly against SAM and Adam."""
 
 
+app.command("import", epilog=import_.EXAMPLE)(import_.import_)
 app.command("train", epilog=train.EXAMPLE)(train.train)
 app.command("compare", epilog=compare.EXAMPLE)(compare.compare)
 app.command("evaluate", epilog=evaluate.EXAMPLE)(evaluate.evaluate)

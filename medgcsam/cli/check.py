@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from medgcsam.cli.options import ConfigOption, JsonOption, SetOption, journal, load_config, print_json
 
-EXAMPLE = "Example: medgcsam check --config nih_chest_xray.yaml"
+EXAMPLE = "Example: medgcsam check --config nih_chest_xray.yaml --accept burned_in_text"
+
+AcceptOption = Annotated[
+    list[str] | None,
+    typer.Option("--accept", metavar="KIND", help="List faults of this kind, but do not fail for them; repeatable."),
+]
 
 
-def check(config: ConfigOption, overrides: SetOption = None, as_json: JsonOption = False) -> None:
-    """Read every image, list every fault of the data set; exit code 3 where there is one."""
+def check(
+    config: ConfigOption, overrides: SetOption = None, accept: AcceptOption = None, as_json: JsonOption = False
+) -> None:
+    """Read every image and mask, list every fault of the data set; exit code 3 where there is one."""
     from medgcsam.errors import DataError
     from medgcsam.recipes.check import check_data
 
-    result = check_data(load_config(config, overrides), journal=journal(as_json=as_json))
+    result = check_data(load_config(config, overrides), journal=journal(as_json=as_json), accept=accept or ())
     if as_json:
         print_json(result)
-    if result["faults"]:
+    if result["failing"]:
         raise DataError(
-            f"{result['manifest']}: {len(result['faults'])} fault(s) in {result['images']} images; mend or exclude "
-            "the listed rows, then check again."
+            f"{result['manifest']}: {result['failing']} fault(s) in {result['images']} images; mend or exclude the "
+            "listed rows, or accept a kind of fault with --accept KIND, then check again."
         )

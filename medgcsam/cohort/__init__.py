@@ -3,7 +3,7 @@
 from medgcsam.cohort.faults import Fault
 from medgcsam.cohort.labels import decode_labels, encode_labels
 from medgcsam.cohort.leakage import drop_leaked, leaked_rows, twin_groups
-from medgcsam.cohort.manifest import read_manifest
+from medgcsam.cohort.manifest import read_manifest, split_masks
 from medgcsam.cohort.split import Split, make_split, split_patients
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "leaked_rows",
     "make_split",
     "read_manifest",
+    "split_masks",
     "split_patients",
     "twin_groups",
 ]

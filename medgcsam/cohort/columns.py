@@ -11,7 +11,7 @@ from medgcsam.cohort.faults import Fault, nearest
 from medgcsam.errors import ConfigError, DataError
 
 OPTIONAL = ("study", "site", "scanner", "date", "sex", "age", "partition", "exclude")
-STANDARD = ("image", "patient_id", "label", *OPTIONAL)
+STANDARD = ("image", "patient_id", "label", "mask", *OPTIONAL)
 
 
 def read_rows(path: Path) -> tuple[list[str], list[list[str]], list[int], list[Fault]]:
@@ -69,11 +69,13 @@ def locate(
     *,
     label_columns: Mapping[str, str] | None,
     patients: str,
+    task: str | None = None,
 ) -> dict[str, int]:
     """Position in the header of every standard column that the file has, and of each label column by class name.
 
     A column called by its standard name needs no mapping; a mapping wins over that. Classes in ``label_columns``
-    are returned under ``("label", class)``-like keys ``label:CLASS``.
+    are returned under ``("label", class)``-like keys ``label:CLASS``. A column of labels is needed, except where there
+    are masks and ``task`` asks for no labels.
 
     Raises:
         ConfigError: a mapped column that is not there, or a needed one (all such at once).
@@ -88,7 +90,9 @@ def locate(
     wanted |= {name: column for name, column in columns.items() if name in STANDARD}
     missing = [(name, column) for name, column in wanted.items() if column not in header]
     wrong += [f"the column {column!r} (for {name}){nearest(column, header)}" for name, column in missing]
-    needed = ["image", *(["patient_id"] if patients == "known" else []), *([] if label_columns else ["label"])]
+    masked = ("mask" in wanted or "mask" in header) and task not in ("classification", "multilabel")
+    needed = ["image", *(["patient_id"] if patients == "known" else [])]
+    needed += [] if label_columns or masked else ["label"]
     for name in needed:
         if name not in wanted and name not in header:
             hint = " or set data.patients: unknown" if name == "patient_id" else ""

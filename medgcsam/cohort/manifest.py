@@ -1,4 +1,4 @@
-"""Read a manifest: one row per image, its patient, its label, and what else is known of it."""
+"""Read a manifest: one row per image, its patient, its label or mask, and what else is known of it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ _PARTITIONS = {
     **dict.fromkeys(("validation", "valid", "val", "dev", "tuning"), "validation"),
     **dict.fromkeys(("test", "testing", "ts"), "test"),
 }
+MASK_SEPARATOR = "|"
 _KEPT = {"", "0", "no", "false", "n"}
 _EXCLUDED = {"1", "yes", "true", "y", "x"}
 
@@ -55,9 +56,11 @@ def read_manifest(
 
     Returns:
         DataFrame of text columns with a RangeIndex: ``image`` (absolute reference), ``case`` (as the file writes it,
-        which stays the same when the folder moves), ``line`` (in the file), ``patient_id``, ``label`` and those present
-        of study, site, scanner, date, sex, age, partition (train, validation, test or empty). Rows left out are not in
-        it; ``attrs["excluded"]`` counts them by reason (the words of the ``exclude`` column reach the outputs).
+        which stays the same when the folder moves), ``line`` (in the file), ``patient_id``, ``label`` (empty where a
+        file of masks has none) and those present of ``mask`` (absolute references, several of one image joined by
+        ``|``, empty where there is none), study, site, scanner, date, sex, age, partition (train, validation, test or
+        empty). Rows left out are not in it; ``attrs["excluded"]`` counts them by reason (the words of the ``exclude``
+        column reach the outputs).
 
     Raises:
         ConfigError: a column that is not there; classes that contradict each other.
@@ -67,9 +70,9 @@ def read_manifest(
     collected: list[Fault] = [] if faults is None else faults
     header, rows, lines, bad = read_rows(path)
     collected += bad
-    places = locate(path, header, columns, label_columns=label_columns, patients=patients)
+    places = locate(path, header, columns, label_columns=label_columns, patients=patients, task=task)
     frame = pd.DataFrame(rows, columns=range(len(header)), dtype=str)
-    names = [name for name in ("image", "patient_id", *OPTIONAL) if name in places]
+    names = [name for name in ("image", "patient_id", "mask", *OPTIONAL) if name in places]
     table = pd.DataFrame({name: frame[places[name]] for name in names}).astype(str)
     table["line"] = pd.Series(lines, dtype=str)
     if label_columns:
@@ -78,7 +81,7 @@ def read_manifest(
         words = {text: join_columns(text, list(label_columns), uncertain) for text in set(texts)}
     else:
         rules = label_rules(classes, exclude_labels=exclude_labels, negative=negative, task=task)
-        texts = list(frame[places["label"]])
+        texts = list(frame[places["label"]]) if "label" in places else [""] * len(frame)
         words = {text: translate(text, rules) for text in set(texts)}
     table, excluded = _leave_out(table, [words[text] for text in texts], collected)
     if table.empty and not collected:
@@ -89,7 +92,7 @@ def read_manifest(
         table["partition"] = _partitions(table, collected)
     if faults is None:
         raise_faults(path, collected)
-    first = [name for name in ("image", "case", "line", "patient_id", "label") if name in table]
+    first = [name for name in ("image", "case", "line", "patient_id", "label", "mask") if name in table]
     table = table[first + [name for name in OPTIONAL if name in table and name != "exclude"]].reset_index(drop=True)
     table.attrs["excluded"] = excluded
     return table
@@ -119,8 +122,11 @@ def _leave_out(
 def _identify(table: pd.DataFrame, folder: Path, patients: str, faults: list[Fault]) -> pd.DataFrame:
     """Absolute image references and patients; faults for a missing name, a missing patient, an image listed twice."""
     case = table["image"]
-    images = [os.path.normpath(os.path.join(folder, name)) if name else "" for name in case]
+    images = [_absolute(name, folder) for name in case]
     table = table.assign(image=pd.Series(images, dtype=str), case=case)
+    if "mask" in table:
+        masks = [MASK_SEPARATOR.join(_absolute(name, folder) for name in split_masks(text)) for text in table["mask"]]
+        table["mask"] = pd.Series(masks, dtype=str)
     if patients == "unknown":
         given = table["patient_id"] if "patient_id" in table else pd.Series([""] * len(table), dtype=str)
         table["patient_id"] = given.where(given != "", case)
@@ -134,6 +140,15 @@ def _identify(table: pd.DataFrame, folder: Path, patients: str, faults: list[Fau
         if not patient:
             faults.append(Fault("patient", int(line), name, f"line {line} has no patient_id"))
     return table
+
+
+def _absolute(name: str, folder: Path) -> str:
+    return os.path.normpath(os.path.join(folder, name)) if name else ""
+
+
+def split_masks(text: str) -> list[str]:
+    """The references in a cell of the column ``mask``; none of an empty cell."""
+    return [part.strip() for part in text.split(MASK_SEPARATOR) if part.strip()]
 
 
 def _partitions(table: pd.DataFrame, faults: list[Fault]) -> pd.Series:

@@ -13,6 +13,7 @@ Column = Literal[
     "image",
     "patient_id",
     "label",
+    "mask",
     "study",
     "site",
     "scanner",
@@ -71,6 +72,12 @@ class DataConfig(Section):
         None,
         description="Multi-label: `{class: column}` where the file has a column per class with 1, 0, -1 (uncertain) "
         "or nothing.",
+    )
+    structures: dict[Text, tuple[Text, ...]] | None = Field(
+        None,
+        description="Masks: `{class: [names in the file that mean it]}`, such as `{tumour: [GTV*]}`, numbered from 1 "
+        "in this order; the names of segments (DICOM SEG) and contours (RTSTRUCT), numbers for label maps; `*` stands "
+        "for anything. Empty: from the data description or, failing that, every structure of the file.",
     )
     uncertain: Literal["mask", "positive", "negative"] = Field(
         "mask", description="Multi-label: what an uncertain entry counts as; `mask` leaves it out of loss and metrics."

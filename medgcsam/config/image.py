@@ -35,3 +35,13 @@ class ImageConfig(Section):
         description="Gray values: as displayed (window or full range), cut at the 0.5th and 99.5th percentile, "
         "or zero mean and unit deviation.",
     )
+    irregular: Literal["refuse", "resample"] = Field(
+        "refuse",
+        description="DICOM series that form no regular volume (gantry tilt, gaps, uneven steps): refused by name, or "
+        "put onto a regular grid, which is recorded.",
+    )
+    pet: Literal["suv", "stored"] = Field(
+        "suv",
+        description="PET: standardised uptake values by body weight where the header allows it, or the values as "
+        "stored.",
+    )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from medgcsam.imaging.image import Image, pixel_digest
+from medgcsam.imaging.dicom.transfer_syntaxes import readable_transfer_syntaxes
+from medgcsam.imaging.image import Image, Reference, pixel_digest
 from medgcsam.imaging.read import read_image, read_label, source_digest
 from medgcsam.imaging.sniff import sniff_kind
-from medgcsam.imaging.transfer_syntaxes import readable_transfer_syntaxes
 
 __all__ = [
     "Image",
+    "Reference",
     "pixel_digest",
     "read_image",
     "read_label",

@@ -9,7 +9,29 @@ from typing import Any
 
 import numpy as np
 
-UNITS = ("display", "HU", "raw", "label")
+UNITS = ("display", "HU", "SUV", "Bq/ml", "raw", "label")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """Which DICOM objects an image was made of: what labels are matched on, and what a DICOM SEG refers to.
+
+    It holds identifiers, so it stays in memory and is never written to an output other than a DICOM object.
+
+    study_uid, series_uid, frame_of_reference_uid, sop_class_uid: "" where the file does not say.
+    sop_instance_uids: one per slice along the last spatial axis, or per frame; one for a picture. Of an image that was
+        put onto a regular grid, one per slice of the source, in its order along the normal.
+    frame_numbers: number (from 1) within its object of each of these, or None for single-frame objects.
+    files: path of the file of each of these, ``ZIP#member`` in an archive.
+    """
+
+    study_uid: str = ""
+    series_uid: str = ""
+    frame_of_reference_uid: str = ""
+    sop_class_uid: str = ""
+    sop_instance_uids: tuple[str, ...] = ()
+    frame_numbers: tuple[int, ...] | None = None
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -21,9 +43,11 @@ class Image:
     affine: 4x4, spatial index to RAS+ in mm, or None where the file carries no orientation. For a picture with an
         affine (2-D NIfTI) the index is (row, column, 0).
     spacing: mm per spatial axis, in the order of the spatial axes, or None where the file does not say.
-    unit: ``display`` (float32 presentation values, 0 is black and 1 is white), ``HU`` (float32), ``raw`` (float32,
-        whatever the file means by its numbers), ``label`` (int16 class numbers, 0 is background).
+    unit: ``display`` (float32 presentation values, 0 is black and 1 is white), ``HU``, ``SUV`` (by body weight, g/ml),
+        ``Bq/ml`` (all float32), ``raw`` (float32, whatever the file means by its numbers), ``label`` (int16 class
+        numbers, 0 is background).
     source: facts kept for later, such as kind, modality, photometric, scanner, voi; never a name or an identifier.
+    reference: the DICOM objects that the image was made of, or None for another kind of file.
     """
 
     array: np.ndarray
@@ -31,6 +55,7 @@ class Image:
     affine: np.ndarray | None = None
     spacing: tuple[float, ...] | None = None
     source: Mapping[str, Any] = field(default_factory=dict)
+    reference: Reference | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS:

@@ -1,121 +1,170 @@
-"""The one door for reading: a path becomes an Image, whatever kind of file is behind it."""
+"""The one door for reading: a reference becomes an Image, whatever kind of file or folder is behind it."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medgcsam.errors import DataError
 from medgcsam.imaging.image import Image
-from medgcsam.imaging.sniff import HEAD_BYTES, kind_of_bytes
+from medgcsam.imaging.references import WITH_VOLUMES, Found, find
 
-READABLE = "PNG, JPEG, TIFF, DICOM, NIfTI (.nii, .nii.gz) or an entry of a MedMNIST .npz"
+Source = str | Path | Sequence[str | Path]
+"""A path, with or without a selector, or a list of the files of one series; see ``references.py``."""
 
 
-def read_image(path: str | Path) -> Image:
-    """Read one image file, or one entry of a MedMNIST archive written as ``FILE.npz#train/12``.
+def read_image(
+    path: Source,
+    *,
+    irregular: str = "refuse",
+    pet: str = "suv",
+    volume: int | None = None,
+    orientation: str = "refuse",
+) -> Image:
+    """Read one image: a file, or the one DICOM series of a folder, zip archive, DICOMDIR or list of files.
 
     The kind is decided by content. What each kind becomes:
 
     - PNG, JPEG, TIFF, MedMNIST: (1 or 3, row, column), unit ``display``; see ``raster.py`` and ``arrays.py``.
-    - single-frame DICOM: (1 or 3, row, column), unit ``display``, after modality LUT, VOI LUT or window, presentation;
-      CT, MR and PET slices are volumes (1, i, j, 1) in ``HU`` or ``raw`` units with an affine; see ``dicom.py``.
-    - NIfTI: (1, i, j, k), or (time, i, j, k), or (1, row, column) for 2-D files, unit ``raw``; see ``nifti.py``.
+    - DICOM series: (1 or 3, i, j, k) in ``HU``, ``SUV``, ``Bq/ml`` or ``raw`` units with an affine; see ``slices.py``.
+    - one DICOM object: pictures and projections (channels, row, column), unit ``display``; slices and multi-frame
+      objects with a place in the patient are volumes as a series is; see ``dicom.py``.
+    - NIfTI, NRRD, MetaImage: (channels, i, j, k), or (channels, row, column) for 2-D files, unit ``raw``; see
+      ``nifti.py``, ``nrrd.py`` and ``metaimage.py``.
 
+    irregular: ``refuse`` or ``resample`` slices that form no regular volume (gantry tilt, gaps, sheared axes).
+    pet: ``suv`` (by body weight, where the header allows it) or ``stored``.
+    volume: the one volume (0-based) of a 4-D NIfTI, NRRD or MetaImage file, as ``FILE#volume=3`` names it; else all.
+    orientation: what to believe where sform and qform of NIfTI differ: ``refuse``, ``sform`` or ``qform``.
     Raises DataError (one sentence: which file, what is wrong, what to do) for anything else or anything faulty.
     """
-    where, selector, data, kind = _load(path)
+    return image_of(find(path), irregular=irregular, pet=pet, volume=volume, orientation=orientation)
+
+
+def image_of(found: Found, *, irregular: str, pet: str, volume: int | None, orientation: str) -> Image:
+    """What ``read_image`` returns for a reference that is resolved already."""
+    if volume is not None and found.volume not in (None, volume):
+        raise DataError(f"{found.where} names another volume than {volume}; correct one of them.")
+    volume = found.volume if volume is None else volume
+    if volume is not None and found.kind not in WITH_VOLUMES:
+        raise DataError(f"{found.where} has no volumes to choose from; leave the choice out.")
     # The readers are imported on use: pydicom, nibabel and Pillow cost time that few callers need all of.
-    if kind == "npz":
-        from medgcsam.imaging.arrays import read_entry
+    if found.kind == "npz":
+        from medgcsam.imaging.formats.arrays import read_entry
 
-        return read_entry(*_required(selector, where))
-    if kind == "dicom":
-        from medgcsam.imaging.dicom import read_dicom
+        return read_entry(*found.entry)
+    if found.kind == "series":
+        return _read_series(found, irregular=irregular, pet=pet)
+    if found.kind == "dicom":
+        from medgcsam.imaging.dicom.objects import read_dicom
 
-        return read_dicom(data, where)
-    if kind == "nifti":
-        from medgcsam.imaging.nifti import read_nifti
+        return read_dicom(found.data, found.where, irregular=irregular, pet=pet)
+    if found.kind in WITH_VOLUMES:
+        return _read_voxels(found, volume=volume, irregular=irregular, orientation=orientation)
+    from medgcsam.imaging.formats.raster import read_raster
 
-        return read_nifti(data, where)
-    from medgcsam.imaging.raster import read_raster
-
-    return read_raster(data, where, kind=kind)
+    return read_raster(found.data, found.where, kind=found.kind)
 
 
-def read_label(path: str | Path, like: Image) -> Image:
-    """Read a mask of class numbers on the grid of ``like``: (1, *like.spatial_shape), int16, unit ``label``.
+def read_label(
+    path: Source,
+    like: Image,
+    *,
+    names: Mapping[str, int] | None = None,
+    overlapping: bool = False,
+    max_outside: float = 0.05,
+    irregular: str = "refuse",
+    volume: int | None = None,
+    orientation: str = "refuse",
+) -> Image:
+    """Read a mask onto the grid of ``like``: int16 class numbers (1, *like.spatial_shape), unit ``label``.
 
-    From PNG or TIFF of any mode, or NIfTI. A picture with no values but 0 and 255 (16 bit: 65535) is a binary mask and
-    becomes 0 and 1; other values are class numbers and stay. Raises DataError for a mask on another grid, for values
-    that are no class numbers (fractions, negative, smeared edges, several colours) and for anything faulty.
+    - PNG or TIFF of any mode: the size of the image. With no values but 0 and 255 (16 bit: 65535) it is a binary mask
+      and becomes 0 and 1; other values are class numbers and stay.
+    - NIfTI, NRRD, MetaImage: class numbers, resampled by the affines where the grids differ (``resample.py``).
+    - DICOM SEG and RTSTRUCT, or a folder or archive that holds one of them: see ``seg.py`` and ``rtstruct.py``.
+    - DICOM images whose pixels are class numbers, as a file or a series.
+    - a list of these: united, or one structure per file where ``names`` names the files; see ``labels.py``.
+
+    names: ``{structure: class number}``, keys as ``"GTV|GTV_1"`` or ``"tumour*"``; of a label map ``{"2": 1}``. Without
+        it every structure is a class, numbered in the file's order, and the numbers of label maps stay.
+    overlapping: one channel of 0 and 1 per class, (classes, *like.spatial_shape), instead of one integer channel.
+    max_outside: share of a structure that may lie outside of the image; all of it never may.
+    irregular, volume, orientation: as in ``read_image``.
+
+    ``source`` says: ``empty``; structures (name -> number), structures_left_out, classes_absent; label_grid (``same``,
+    ``other`` where voxels were resampled or cut, ``not checked``); frame_of_reference and label_series of DICOM labels;
+    outside (the largest share of a structure that lies outside), structures_lost (smaller than half a voxel).
+    Raises DataError for a label of another frame of reference, one that lies outside, structures that overlap in one
+    integer channel, values that are no class numbers (fractions, negative, smeared edges, several colours), and
+    anything faulty.
     """
-    from medgcsam.imaging.labels import label_from_nifti, label_from_raster
+    from medgcsam.imaging.labels.door import label_at, labels_at
 
-    where, _, data, kind = _load(path)
-    if kind == "nifti":
-        return label_from_nifti(data, where, like=like)
-    if kind in ("png", "tiff"):
-        return label_from_raster(data, where, kind=kind, like=like)
-    why = "JPEG smears the edges of a mask" if kind == "jpeg" else f"a {kind} file is not read as a mask"
-    raise DataError(f"{where} cannot be a mask, because {why}; save the mask as PNG or NIfTI.")
+    options = {"names": names, "overlapping": overlapping, "max_outside": max_outside}
+    options |= {"irregular": irregular, "volume": volume, "orientation": orientation}
+    if isinstance(path, (str, os.PathLike)):
+        return label_at(path, like, **options)
+    return labels_at(list(path), like, **options)
 
 
-def source_digest(path: str | Path) -> str:
-    """sha256 (64 hex digits) of the bytes of a file; of shape, type and pixels for an entry ``FILE.npz#train/12``."""
-    where, selector = _resolve(path)
-    if selector is not None:
-        from medgcsam.imaging.arrays import raw_entry
+def source_digest(path: Source) -> str:
+    """sha256 (64 hex digits) of what a reference names.
 
-        entry = raw_entry(*selector)
+    Of a file or a member of an archive, its bytes, and those of the file beside it that holds its voxels; of one volume
+    of a file, these and the number; of a series, the sorted sha256 of its files; of an entry ``FILE.npz#train/12``,
+    shape, type and pixels. Raises DataError.
+    """
+    found = find(path)
+    if found.kind == "npz":
+        from medgcsam.imaging.formats.arrays import raw_entry
+
+        entry = raw_entry(*found.entry)
         return hashlib.sha256(f"{entry.shape} {entry.dtype.str}".encode() + entry.tobytes()).hexdigest()
-    try:
-        with open(where, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise _unopened(where, error) from error
+    if found.kind == "series":
+        from medgcsam.imaging.dicom.series import choose_series, series_digest
+
+        return series_digest(choose_series(found.items, found.where, series_uid=found.series_uid))
+    digest = hashlib.sha256(found.data)
+    if found.kind in WITH_VOLUMES and (name := _neighbour(found)) is not None:
+        digest.update(found.sibling(name))
+    if found.volume is not None:
+        digest.update(f"volume {found.volume}".encode())
+    return digest.hexdigest()
 
 
-def _resolve(path: str | Path) -> tuple[str, tuple[str, str, int] | None]:
-    """The path as text, and (archive, partition, index) where it selects an entry of an archive."""
-    where = str(path)
-    file, mark, entry = where.rpartition("#")
-    if not mark or Path(where).exists():
-        return where, None
-    partition, _, index = entry.partition("/")
-    if partition not in ("train", "val", "test") or not index.isdecimal():
-        return where, None
-    return where, (file, partition, int(index))
+def _read_series(found: Found, *, irregular: str, pet: str) -> Image:
+    from medgcsam.imaging.dicom.objects import read_dicom
+    from medgcsam.imaging.dicom.series import choose_series
+    from medgcsam.imaging.dicom.slices import volume_of
+
+    series = choose_series(found.items, found.where, series_uid=found.series_uid)
+    if len(series.slices) == 1:
+        (one,) = series.slices
+        return read_dicom(one.data(), one.item.name, irregular=irregular, pet=pet)
+    return volume_of(series, found.where, irregular=irregular, pet=pet)
 
 
-def _load(path: str | Path) -> tuple[str, tuple[str, str, int] | None, bytes, str]:
-    """(path as text, selector or None, bytes of the file (of an archive the first ones), kind); raises DataError."""
-    where, selector = _resolve(path)
-    file = Path(selector[0] if selector else where)
-    try:
-        if file.is_dir():
-            raise DataError(f"{where} is a folder, and series are not read as one image yet; name the files.")
-        with open(file, "rb") as stream:
-            head = stream.read(HEAD_BYTES)
-            kind = kind_of_bytes(head)
-            # An archive is opened by its own reader, once for all entries.
-            data = head if kind == "npz" or kind == "unknown" else head + stream.read()
-    except OSError as error:
-        raise _unopened(where, error) from error
-    if not head:
-        raise DataError(f"{where} is an empty file; export it again.")
-    if kind == "unknown" or (selector and kind != "npz"):
-        raise DataError(f"{where} is of no kind that can be read here; give {READABLE}.")
-    return where, selector, data, kind
+def _neighbour(found: Found) -> str | None:
+    """Name of the file that holds the voxels of a header of its own."""
+    module = importlib.import_module(f"medgcsam.imaging.formats.{found.kind}")
+    return module.neighbour(found.data, found.where)
 
 
-def _unopened(where: str, error: OSError) -> DataError:
-    if isinstance(error, FileNotFoundError):
-        return DataError(f"{where} does not exist; correct the path or data.root.")
-    return DataError(f"{where} cannot be opened ({error.strerror or error}); correct the path or the permissions.")
+def _read_voxels(found: Found, *, volume: int | None, irregular: str, orientation: str) -> Image:
+    """NIfTI, NRRD or MetaImage."""
+    options = {"volume": volume, "irregular": irregular, "sibling": found.sibling}
+    if found.kind == "nifti":
+        from medgcsam.imaging.formats.nifti import read_nifti
 
+        return read_nifti(found.data, found.where, orientation=orientation, **options)
+    if found.kind == "nrrd":
+        from medgcsam.imaging.formats.nrrd import read_nrrd
 
-def _required(selector: tuple[str, str, int] | None, where: str) -> tuple[str, str, int]:
-    if selector is None:
-        raise DataError(f"{where} is an archive of many images; name one as FILE.npz#train/0 (train, val or test).")
-    return selector
+        return read_nrrd(found.data, found.where, **options)
+    from medgcsam.imaging.formats.metaimage import read_metaimage
+
+    return read_metaimage(found.data, found.where, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -11,7 +12,10 @@ FIRST_VRS = (b"UL", b"OB", b"UI", b"CS", b"DA", b"TM", b"LO", b"SH", b"PN", b"LT
 
 
 def sniff_kind(path: str | Path) -> str:
-    """``png``, ``jpeg``, ``tiff``, ``dicom``, ``nifti``, ``npz`` or ``unknown``. Raises OSError for no such file."""
+    """``png``, ``jpeg``, ``tiff``, ``dicom``, ``nifti``, ``nrrd``, ``metaimage``, ``npz``, ``zip`` or ``unknown``.
+
+    Raises OSError for no such file.
+    """
     with open(path, "rb") as file:
         return kind_of_bytes(file.read(HEAD_BYTES))
 
@@ -26,8 +30,12 @@ def kind_of_bytes(head: bytes) -> str:
         return "dicom"
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return "tiff"
-    if head.startswith(b"PK\x03\x04"):
-        return "npz"
+    if re.match(rb"NRRD000[1-9]\r?\n", head):
+        return "nrrd"
+    if re.match(rb"(Comment|ObjectType|ObjectSubType|NDims)[ \t]*=", head):
+        return "metaimage"
+    if head.startswith(b"PK\x03\x04"):  # the name of the first member follows its header of 30 bytes
+        return "npz" if head[30 : 30 + int.from_bytes(head[26:28], "little")].endswith(b".npy") else "zip"
     if _is_nifti(head) or (head.startswith(b"\x1f\x8b") and _is_nifti(_gunzip_head(head))):
         return "nifti"
     if _is_bare_dicom(head):
@@ -43,7 +51,12 @@ def _gunzip_head(head: bytes) -> bytes:
 
 
 def _is_nifti(head: bytes) -> bool:
-    return head[344:348] == b"n+1\0" or head[4:12] == b"n+2\0\r\n\x1a\n"
+    """NIfTI-1 and NIfTI-2, in one file or as a header of its own, and Analyze 7.5, which the reader refuses by name."""
+    for order in "<>":
+        size, axes = struct.unpack_from(f"{order}i36xh", head) if len(head) >= 348 else (0, 0)
+        if size == 348 and 1 <= axes <= 7:
+            return True
+    return head[344:348] in (b"n+1\0", b"ni1\0") or head[4:12] in (b"n+2\0\r\n\x1a\n", b"ni2\0\r\n\x1a\n")
 
 
 def _is_bare_dicom(head: bytes) -> bool:

@@ -1,73 +1,250 @@
-"""Every fault of a data set at once: rows of the manifest, unreadable images, identical images, conflicts."""
+"""Every fault of a data set at once: rows of the manifest, images and masks, copies across patients, conflicts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from medgcsam.cohort.faults import Fault, shorten
-from medgcsam.cohort.leakage import twin_groups
-from medgcsam.intake.fingerprints import fingerprint
+from medgcsam.errors import DataError, MachineError
+from medgcsam.imaging import pixel_digest, read_image, source_digest
+from medgcsam.intake.examine import closer_look
+from medgcsam.intake.fingerprints import NONE, Fingerprints, fingerprint, same_groups
+from medgcsam.intake.near_duplicates import near_duplicates
+from medgcsam.intake.outliers import inverted, odd_sizes
+from medgcsam.intake.table_faults import (
+    conflict,
+    listed_with_other_labels,
+    patients_in_two_partitions,
+    shared_studies,
+)
 
 if TYPE_CHECKING:
     from medgcsam.intake.datasets import Dataset
 
+KINDS = {
+    # rows of the manifest
+    "fields": "another number of fields than the header",
+    "image": "no image named",
+    "listed_twice": "an image listed twice",
+    "patient": "no patient_id",
+    "label": "a label that is none of the classes",
+    "partition": "an unknown partition",
+    "patient_in_two_partitions": "a patient in two partitions of the manifest",
+    "shared_study": "patients that share one study",
+    # images
+    "missing": "no such file",
+    "unreadable": "truncated, damaged, refused, or of a kind that is not read",
+    "not_finite": "NaN or infinite pixels",
+    "constant": "one value in every pixel",
+    "too_small": "fewer than 16 pixels along a side",
+    "odd_size": "another size than nearly all other images",
+    "inverted_contrast": "black and white seem exchanged",
+    "burned_in_text": "text seems burned into the pixels",
+    # masks
+    "mask_missing": "no such mask",
+    "mask_unreadable": "a mask that cannot be read",
+    "mask_off_grid": "a mask that does not lie on its image",
+    "mask_values": "a mask with values that are none of the structures",
+    "mask_empty": "a mask without any structure",
+    # copies
+    "identical_images": "identical images of different patients",
+    "near_duplicates": "nearly identical images of different patients",
+    "conflicting_labels": "one image with several labels",
+}
+"""Kinds of faults in words."""
+Progress = Callable[[int, int], None]
+Bar = Callable[[str], AbstractContextManager[Progress | None]]
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Two images of different patients that are copies, 1 being identical; lines are those of the manifest."""
+
+    first: str
+    second: str
+    lines: tuple[int, int]
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check found: faults in the order of the manifest's lines, pairs of near-duplicates by similarity.
+
+    ``known``: images that an earlier check had looked at.
+    """
+
+    faults: tuple[Fault, ...]
+    copies: tuple[Copies, ...]
+    known: int
+
+
+def _no_bar(description: str) -> AbstractContextManager[None]:
+    return nullcontext()
+
 
 def check_dataset(
-    dataset: Dataset, *, workers: int = 0, progress: Callable[[int, int], None] | None = None
-) -> list[Fault]:
-    """Read every image of a data set and list all that is wrong, in the order of the manifest's lines.
+    dataset: Dataset,
+    *,
+    structures: int | None = None,
+    cache: Path | None = None,
+    workers: int | str = 0,
+    bar: Bar = _no_bar,
+) -> Checked:
+    """Read every image and mask of a data set and list all that is wrong; see ``KINDS``.
 
-    Open the data set with ``strict=False``, so that faults of rows are in the list too. Kinds beside those of
-    ``read_manifest`` (fields, image, listed_twice, patient, label, partition): ``missing``, ``unreadable``,
-    ``constant``, ``not_finite``; ``patient_in_two_partitions`` (of the manifest's own); ``identical_images`` of
-    different patients; ``conflicting_labels`` of identical images. The last three are one fault per patient or
-    group, at its first line.
+    Args:
+        dataset: opened with ``strict=False``, so that faults of rows are in the list too.
+        structures: masks may hold the class numbers 0 (background) to this; None allows every number.
+        cache: folder that remembers what was seen, so that an interrupted check goes on; None remembers nothing.
+        workers: processes beside this one, or "auto".
+        bar: called with a description, gives a context that yields a function told (done, total).
+
+    Raises:
+        MachineError: the cache cannot be written.
     """
     table = dataset.table
-    prints = fingerprint(list(table["image"]), workers=workers, progress=progress)
+    whose = "of different patients" if dataset.patients == "known" else "of patients that are not known"
+    masks = list(table["mask"]) if "mask" in table else None
+    with bar("checking images") as advance:
+        prints = fingerprint(list(table["image"]), masks, cache=cache, workers=workers, progress=advance)
+    try:
+        identical = list(_identical(table, prints))
+        with bar("looking for copies") as advance:
+            references = table["image"].to_numpy()
+            pairs, similarity = near_duplicates(
+                prints.coefficients,
+                _patients(table),
+                prints.thumbnails,
+                lambda row: closer_look(references[row]),
+                progress=advance,
+            )
+        copies, near = _near(table, pairs, similarity, identical, whose)
+    finally:
+        prints.cache.close()
     faults = [
         *dataset.faults,
         *_image_faults(table, prints),
-        *_patients_in_two_partitions(table),
-        *_identical_images(table, prints),
+        *_mask_faults(table, prints, structures),
+        *patients_in_two_partitions(table),
+        *shared_studies(table, (list(group) for group in same_groups(prints.study))),
+        *listed_with_other_labels(table),
+        *_identical_images(table, identical, whose),
+        *near,
     ]
-    return sorted(faults, key=lambda fault: (fault.row, fault.kind))
+    return Checked(tuple(sorted(faults, key=lambda fault: (fault.row, fault.kind))), copies, prints.known)
 
 
-def _image_faults(table: pd.DataFrame, prints: pd.DataFrame) -> Iterator[Fault]:
-    named = table["case"] != ""
-    faulty = prints[(prints["kind"] != "") & named]
-    for row, kind, fault in zip(faulty.index, faulty["kind"], faulty["fault"], strict=True):
-        line, case = int(table["line"].iat[row]), table["case"].iat[row]
-        yield Fault(kind, line, case, f"line {line}: {case} {fault}")
+def _patients(table: pd.DataFrame) -> np.ndarray:
+    """int (n,), equal for rows of one patient; rows that name none are patients of their own."""
+    codes = pd.factorize(table["patient_id"])[0]
+    nameless = np.flatnonzero(table["patient_id"] == "")
+    codes[nameless] = len(table) + nameless
+    return codes
 
 
-def _patients_in_two_partitions(table: pd.DataFrame) -> Iterator[Fault]:
-    if "partition" not in table:
+def _image_faults(table: pd.DataFrame, prints: Fingerprints) -> Iterator[Fault]:
+    for row, found in prints.faults.items():
+        for kind, sentence in found:
+            yield from _of_row(table, row, kind, sentence)
+    for row, usual in odd_sizes(prints.shape, prints.shapes):
+        own = prints.shapes[prints.shape[row]][1:]
+        sizes = ("x".join(str(length) for length in size) for size in (own, usual))
+        yield from _of_row(table, row, "odd_size", "is {} where nearly all others are {}".format(*sizes))
+    for row in inverted(prints.coefficients, prints.sort):
+        yield from _of_row(table, int(row), "inverted_contrast", "seems to have black and white exchanged")
+
+
+def _of_row(table: pd.DataFrame, row: int, kind: str, sentence: str) -> Iterator[Fault]:
+    line, case = int(table["line"].iat[row]), table["case"].iat[row]
+    if case:  # a row that names no image has that fault alone
+        yield Fault(kind, line, case, f"line {line}: {case} {sentence}")
+
+
+def _mask_faults(table: pd.DataFrame, prints: Fingerprints, structures: int | None) -> Iterator[Fault]:
+    """Values that are no structure; and empty masks, unless all masks of that label are empty (normal images)."""
+    rows = np.flatnonzero(prints.mask != NONE)
+    empty = np.array([not any(values) for values in prints.masks], bool)[prints.mask[rows]]
+    labels = table["label"].iloc[rows].to_numpy()
+    filled = set(labels[~empty])
+    for row in rows[empty]:
+        if table["label"].iat[row] == "" or table["label"].iat[row] in filled:
+            yield from _of_row(table, int(row), "mask_empty", "has an empty mask")
+    if structures is None:
         return
-    given = table[(table["partition"] != "") & (table["patient_id"] != "")]
-    for patient, rows in given.groupby("patient_id", sort=False):
-        names = sorted(rows["partition"].unique())
-        if len(names) > 1:
-            line = int(rows["line"].iat[0])
-            sentence = f"patient {patient} has images in {' and '.join(names)} (lines {shorten(rows['line'])})"
-            yield Fault("patient_in_two_partitions", line, rows["case"].iat[0], sentence)
+    for row in rows:
+        beyond = [value for value in prints.masks[prints.mask[row]] if value > structures]
+        if beyond:
+            sentence = f"has a mask with the value {shorten(beyond)}, and the structures go from 1 to {structures}"
+            yield from _of_row(table, int(row), "mask_values", sentence)
 
 
-def _identical_images(table: pd.DataFrame, prints: pd.DataFrame) -> Iterator[Fault]:
-    names = twin_groups(prints)
-    # The same file in two rows is the fault listed_twice; here count different files that are equal.
-    distinct = table[(names != "") & ~table["image"].duplicated()]
-    for _, rows in distinct.groupby(names, sort=False):
-        if len(rows) < 2:
-            continue
+def _identical(table: pd.DataFrame, prints: Fingerprints) -> Iterator[np.ndarray]:
+    """Groups of rows, two or more, whose different references hold equal pixels.
+
+    Equal pixels have equal thumbnails, so only images that share one are looked at again: their bytes, then, of one for
+    each content, their pixels.
+    """
+    references = table["image"].to_numpy()
+    for group in same_groups(prints.picture):
+        rows = group[~pd.Series(references[group]).duplicated().to_numpy()]
+        sources = [_digest(source_digest, references[row]) for row in rows]
+        pixels = dict(zip(sources, references[rows], strict=True))
+        if len(pixels) > 1:
+            pixels = {source: _digest(_pixels, reference) for source, reference in pixels.items()}
+        codes = pd.factorize(np.array([pixels[source] for source in sources], object))[0]
+        for code in range(codes.max() + 1):
+            if np.count_nonzero(codes == code) > 1:
+                yield rows[codes == code]
+
+
+def _pixels(reference: str) -> str:
+    return pixel_digest(read_image(reference))
+
+
+def _digest(what: Callable[[str], str], reference: str) -> str:
+    try:
+        return what(reference)
+    except (DataError, MachineError):  # it could be read a moment ago: like no other
+        return reference
+
+
+def _identical_images(table: pd.DataFrame, groups: list[np.ndarray], whose: str) -> Iterator[Fault]:
+    for group in groups:
+        rows = table.iloc[group]
         line, case = int(rows["line"].iat[0]), rows["case"].iat[0]
         images = f"{shorten(rows['case'])} (lines {shorten(rows['line'])})"
         if rows["patient_id"].nunique() > 1:
-            yield Fault("identical_images", line, case, f"identical images of different patients: {images}")
+            yield Fault("identical_images", line, case, f"identical images {whose}: {images}")
         if rows["label"].nunique() > 1:
-            labels = " and ".join(sorted(rows["label"].unique()))
-            yield Fault("conflicting_labels", line, case, f"identical images labelled {labels}: {images}")
+            yield conflict(rows, "are identical images")
+
+
+def _near(
+    table: pd.DataFrame, pairs: np.ndarray, similarity: np.ndarray, identical: list[np.ndarray], whose: str
+) -> tuple[tuple[Copies, ...], list[Fault]]:
+    """Near-duplicates that are not identical, the most similar first, and a fault for each pair."""
+    groups = np.arange(len(table)) + len(table)
+    for number, rows in enumerate(identical):
+        groups[rows] = number
+    references = table["image"].to_numpy()
+    other = (groups[pairs[:, 0]] != groups[pairs[:, 1]]) & (references[pairs[:, 0]] != references[pairs[:, 1]])
+    pairs, similarity = pairs[other], similarity[other]
+    copies, faults = [], []
+    for number in np.argsort(-similarity, kind="stable"):
+        rows, alike = table.iloc[pairs[number]], float(similarity[number])
+        (first, second), lines = rows["case"], tuple(int(line) for line in rows["line"])
+        copies.append(Copies(first, second, lines, round(alike, 3)))
+        labels = f", labelled {' and '.join(rows['label'])}" if rows["label"].nunique() > 1 else ""
+        sentence = (
+            f"{first} and {second} {whose} are nearly identical (lines {lines[0]}, {lines[1]}; "
+            f"similarity {alike:.2f}{labels})"
+        )
+        faults.append(Fault("near_duplicates", lines[0], first, sentence))
+    return tuple(copies), faults

@@ -15,7 +15,7 @@ from medgcsam.cohort.manifest import read_manifest
 from medgcsam.config.shipped import find_data_description
 from medgcsam.errors import ConfigError
 from medgcsam.intake.description import Description, file_sha256, read_description
-from medgcsam.intake.importers import IMPORTERS
+from medgcsam.intake.importers import IMPORTERS, is_rewritten
 
 if TYPE_CHECKING:
     from medgcsam.config import DataConfig
@@ -84,6 +84,8 @@ def open_dataset(
             phantom = description.phantom.model_copy(update={"patients": synthetic_patients})
             description = description.model_copy(update={"phantom": phantom})
         manifest, folder = IMPORTERS[description.importer](description, root, Path(cache), progress)
+        if is_rewritten(description):
+            description = description.model_copy(update={"columns": {}})
     else:
         description, manifest, folder = None, path, root if root is not None else path.parent
     settings = _settings(data, description)

@@ -4,20 +4,42 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from medgcsam.cohort.columns import STANDARD
 from medgcsam.cohort.faults import nearest
 from medgcsam.errors import ConfigError, DataError
 
 DATA_VARIABLE = "MEDGCSAM_DATA"
+Kind = Literal["table", "medmnist", "phantom", "dicom", "datalist", "msd", "nnunet", "classes"]
+Partition = Literal["train", "validation", "test"]
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _standard(name: str) -> str:
+    if name not in STANDARD:
+        raise ValueError(f"{name!r} is no standard column{nearest(name, STANDARD)}, they are {', '.join(STANDARD)}")
+    return name
+
+
+def _expression(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"{text!r} is no regular expression ({error})") from None
+    return text
+
+
+StandardColumn = Annotated[str, AfterValidator(_standard)]
+Pattern = Annotated[str, AfterValidator(_expression)]
 
 
 class PhantomDescription(_Strict):
@@ -28,27 +50,78 @@ class PhantomDescription(_Strict):
     seed: int = Field(0, ge=0)
 
 
+class Computed(_Strict):
+    """A cell made from the columns of its row: ``text`` with ``{column}`` filled in, then what ``pattern`` finds in it.
+
+    ``take`` is what is kept of a match, as in ``re.Match.expand``; without a match the cell is empty. Where the column
+    ``each`` holds several values between ``separator``, the cell is made for each, and they are joined by ``|``.
+    """
+
+    text: str
+    pattern: Pattern | None = None
+    take: str = r"\g<0>"
+    each: str | None = None
+    separator: str = ";"
+
+
+class Selection(_Strict):
+    """What an importer takes of a folder; which keys count depends on the importer."""
+
+    modality: tuple[str, ...] = ()
+    description: Pattern | None = None
+    labels: str | None = None
+    label_description: Pattern | None = None
+    patient_pattern: Pattern | None = None
+    mask_suffix: str | None = None
+    channel: str | None = None
+    fold: int | None = Field(None, ge=0)
+    keep_irregular: bool = False
+
+
 class Description(_Strict):
-    """One data set. ``folder`` lies below the folder that the variable MEDGCSAM_DATA names, ``file`` in ``folder``."""
+    """One data set. ``folder`` lies below the folder that the variable MEDGCSAM_DATA names, ``file`` in ``folder``.
+
+    A ``table`` may need more than names of columns: ``compute`` makes cells out of others, ``where`` keeps the rows
+    whose column holds one of the words, ``one_row_per_image`` joins rows that repeat an image, ``search`` finds images
+    by their file name anywhere below ``images``, ``partitions`` names text files that list the images of a partition.
+    Where editions of a table name a column differently, ``columns`` may list the names; the first that is there counts.
+    ``structures`` gives the class number of each structure in a mask.
+    """
 
     title: str
     licence: str
     citation: str
     source: str
-    importer: Literal["table", "medmnist", "phantom"]
+    importer: Kind
     folder: str | None = None
     file: str | None = None
     images: str = ""
     files: dict[str, str | None] = {}
-    columns: dict[str, str] = {}
+    columns: dict[StandardColumn, str | tuple[str, ...]] = {}
+    compute: dict[StandardColumn, Computed] = {}
+    where: dict[str, tuple[str, ...]] = {}
+    one_row_per_image: bool = False
+    search: bool = False
+    partitions: dict[Partition, str] = {}
     classes: dict[str, tuple[str, ...]] | tuple[str, ...] | None = None
     positive: str | None = None
     negative: str | None = None
     label_columns: dict[str, str] | None = None
+    structures: dict[str, int] | None = None
     patients: Literal["known", "unknown"] = "known"
     synthetic: bool = False
     notes: str = ""
     phantom: PhantomDescription | None = None
+    select: Selection = Selection()
+
+
+_NEEDED: dict[str, tuple[str, ...]] = {
+    "phantom": ("phantom",),
+    "dicom": ("folder",),
+    "classes": ("folder",),
+    "msd": ("folder",),
+    "nnunet": ("folder",),
+}
 
 
 def read_description(path: Path) -> Description:
@@ -71,7 +144,7 @@ def read_description(path: Path) -> Description:
     except ValidationError as error:
         told = [_tell(entry) for entry in error.errors()]
         raise ConfigError(f"{path}: {'; '.join(told)}.") from error
-    needed = ("phantom",) if description.importer == "phantom" else ("folder", "file")
+    needed = _NEEDED.get(description.importer, ("folder", "file"))
     missing = [name for name in needed if getattr(description, name) is None]
     if missing:
         raise ConfigError(f"{path}: importer {description.importer} also needs the key {' and '.join(missing)}.")
@@ -96,7 +169,7 @@ def data_folder(description: Description, root: Path | None) -> Path:
         DataError: the set is not there (the message says where it was looked for and where it can be had), or a file
             is not the one that the description was written for.
     """
-    known = f"it can be had from: {description.source}"
+    known = f"it can be had from: {description.source}" if description.source else "name another folder."
     base = os.environ.get(DATA_VARIABLE, "")
     if root is None and not base:
         raise DataError(
@@ -105,9 +178,10 @@ def data_folder(description: Description, root: Path | None) -> Path:
         )
     folder = root if root is not None else Path(base) / str(description.folder)
     place = "data.root" if root is not None else f"{DATA_VARIABLE}={base}"
-    files = {str(description.file): None, **description.files}
+    own = [description.file] if description.file is not None else []
+    files = {**dict.fromkeys(own), **dict.fromkeys(description.partitions.values()), **description.files}
     absent = [name for name in files if not (folder / name).is_file()]
-    if absent:
+    if absent or not folder.is_dir():
         what = f"has no {', '.join(absent)}" if folder.is_dir() else "does not exist"
         raise DataError(
             f"The data set '{description.title}' was looked for in {folder.absolute()} ({place}), which {what}; {known}"

@@ -24,7 +24,7 @@ log = logging.getLogger("medgcsam")
 
 FORMAT = 1  # part of every key: raise it when preprocessing or the layout of the folder changes
 SYNC_SECONDS = 5.0  # an interrupted build loses at most this much work
-_IMAGE_FIELDS = ("size", "channels", "fit", "intensity")
+_IMAGE_FIELDS = ("size", "channels", "fit", "intensity", "irregular", "pet")
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 

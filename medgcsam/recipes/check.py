@@ -2,36 +2,86 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from medgcsam.cohort.faults import Fault, nearest
 from medgcsam.config import Config
+from medgcsam.errors import ConfigError
+from medgcsam.intake.check import KINDS, check_dataset
+from medgcsam.intake.datasets import open_dataset
 from medgcsam.journal import Journal
 from medgcsam.places import cache_folder
 
+DRAWN = 1000
+"""Most faults that are drawn as a table on a terminal; more are plain lines."""
 
-def check_data(config: Config, *, journal: Journal) -> dict[str, Any]:
-    """Read every image of the configuration's data set; says each fault, returns {"manifest", "images", "faults"}."""
-    from medgcsam.intake import check_dataset, open_dataset
-    from medgcsam.pipeline.cases import worker_count
 
+def check_data(config: Config, *, journal: Journal, accept: Sequence[str] = ()) -> dict[str, Any]:
+    """Read every image and mask of the configuration's data set and say each fault.
+
+    ``accept``: kinds of faults that are told, but are none of those that the result counts as ``failing``.
+
+    Returns:
+        {"manifest", "images", "patients", "excluded", "faults": [{"kind", "row", "image", "sentence"}], "kinds":
+        {kind: number}, "copies": [{"first", "second", "lines", "similarity"}], "accepted": [kinds], "failing": number}.
+
+    Raises:
+        ConfigError: an accepted kind that does not exist, or a faulty configuration.
+        DataError: the manifest is absent or has no rows.
+        MachineError: the cache cannot be written.
+    """
+    for kind in accept:
+        if kind not in KINDS:
+            hint = nearest(kind, KINDS)
+            raise ConfigError(f"--accept {kind}: there is no such kind of fault{hint}; they are {', '.join(KINDS)}.")
     cache = cache_folder(Path(config.output.folder))
     dataset = open_dataset(config.data, base=config.base, cache=cache, task=config.task, strict=False)
-    images = len(dataset.table)
-    with journal.bar("checking images") as advance:
-        workers = worker_count(config.pipeline.workers, images)
-        faults = check_dataset(dataset, workers=workers, progress=advance)
-    for fault in faults:
-        journal.say(f"{fault.kind:<26} {fault.sentence}")
-    patients = dataset.table["patient_id"].nunique()
+    images, patients = len(dataset.table), dataset.table["patient_id"].nunique()
+    structures = len(dataset.classes) if config.task == "segmentation" else None
+    checked = check_dataset(
+        dataset, structures=structures, cache=cache, workers=config.pipeline.workers, bar=journal.bar
+    )
+    kinds = dict(sorted(Counter(fault.kind for fault in checked.faults).items()))
+    failing = sum(number for kind, number in kinds.items() if kind not in accept)
+    _tell(checked.faults, kinds, accept, journal)
     journal.say(
-        f"{dataset.title or dataset.manifest_path.name}: {images} images of {patients} patients, {len(faults)} fault(s)"
+        f"{dataset.title or dataset.manifest_path.name}: {images} images of {patients} patients, {failing} fault(s)"
+        + (f", {len(checked.faults) - failing} accepted" if accept else "")
+        + (f"; {checked.known} images had been checked before" if checked.known else "")
     )
     return {
         "manifest": str(dataset.manifest_path),
         "images": images,
         "patients": patients,
         "excluded": dict(dataset.excluded),
-        "faults": [asdict(fault) for fault in faults],
+        "faults": [asdict(fault) for fault in checked.faults],
+        "kinds": kinds,
+        "copies": [asdict(copies) for copies in checked.copies],
+        "accepted": sorted(set(accept)),
+        "failing": failing,
     }
+
+
+def _tell(faults: Sequence[Fault], kinds: Mapping[str, int], accept: Sequence[str], journal: Journal) -> None:
+    """The faults, then one line per kind with its number and its meaning: as a table that fits the terminal where there
+    is one, else as plain lines that other programs can search."""
+    if journal.stream.isatty() and not journal.quiet and 0 < len(faults) <= DRAWN:
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table("line", "kind", "what is wrong", box=SIMPLE_HEAD)
+        for fault in faults:
+            table.add_row(str(fault.row), fault.kind, escape(fault.sentence.removeprefix(f"line {fault.row}: ")))
+        Console(file=journal.stream).print(table)
+    else:
+        width = max(map(len, kinds), default=0)
+        for fault in faults:
+            journal.say(f"{fault.kind:<{width}}  {fault.sentence}")
+    for kind, number in kinds.items():
+        journal.say(f"{number:>8}  {KINDS[kind]} ({kind}{', accepted' if kind in accept else ''})")

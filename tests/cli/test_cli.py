@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from medgcsam.__main__ import main
 
-VERBS = ["train", "evaluate", "check", "split", "report", "identify", "doctor", "compare"]
+VERBS = ["import", "train", "evaluate", "check", "split", "report", "identify", "doctor", "compare"]
 
 
 def medgcsam(*arguments: str, cwd: Path, **environment: str | None) -> subprocess.CompletedProcess:

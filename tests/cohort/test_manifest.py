@@ -7,7 +7,7 @@ import os
 import pandas as pd
 import pytest
 
-from medgcsam.cohort import read_manifest
+from medgcsam.cohort import read_manifest, split_masks
 from medgcsam.errors import ConfigError, DataError
 
 
@@ -154,3 +154,21 @@ def test_nih_labels(shared_data):
     assert table["label"].value_counts().to_dict() == {"No_finding": 358, "Pneumonia": 346}
     assert table["patient_id"].nunique() == 478
     assert table["patient_id"][0] == "00000061"
+
+
+def test_masks_are_references_too(write_csv, tmp_path):
+    path = write_csv("image,patient_id,seg", "a.png,1,m/a.png", "b.png,2,m/b.png | ../c.png#series=1.2", "d.png,3,")
+    table = read_manifest(path, {"mask": "seg"})
+    first, second, third = (split_masks(text) for text in table["mask"])
+    assert first == [str(tmp_path / "m" / "a.png")]
+    assert second == [str(tmp_path / "m" / "b.png"), str(tmp_path.parent / "c.png#series=1.2")]
+    assert third == []
+    assert list(table["label"]) == ["", "", ""]
+
+
+@pytest.mark.parametrize("task", ["classification", "multilabel"])
+def test_a_task_of_labels_needs_labels_beside_masks(write_csv, task):
+    path = write_csv("image,patient_id,mask", "a.png,1,m.png")
+    assert len(read_manifest(path)) == 1
+    with pytest.raises(ConfigError, match="'label'"):
+        read_manifest(path, task=task)

@@ -47,3 +47,36 @@ def write_dicom(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
+
+
+@pytest.fixture
+def write_series(tmp_path: Path, write_dicom: Callable[..., Path]) -> Callable[..., list[Path]]:
+    """``write_series(volume, folder=..., **elements)`` writes (slice, row, column) as axial files, 3 mm apart.
+
+    An element that is given as a list has one value per slice; the files are named in an order that is not theirs.
+    """
+
+    def write(volume: np.ndarray, *, folder: str = "series", **elements: object) -> list[Path]:
+        (tmp_path / folder).mkdir(exist_ok=True, parents=True)
+        usual: dict[str, object] = {
+            "SOPClassUID": CT_STORAGE, "Modality": "CT", "StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.4",
+            "FrameOfReferenceUID": "1.2.3.5", "ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "PixelSpacing": [2.0, 0.5],
+            "SliceThickness": 3.0, "RescaleSlope": 1, "RescaleIntercept": -1024,
+            "SOPInstanceUID": [f"1.2.3.4.{k + 1}" for k in range(len(volume))],
+            "ImagePositionPatient": [[10, 20, 3.0 * k] for k in range(len(volume))],
+        }  # fmt: skip
+        one_each = ("ImagePositionPatient", "SOPInstanceUID")
+        paths = []
+        for k, pixels in enumerate(volume):
+            own = {}
+            for name, value in (usual | elements).items():
+                each = isinstance(value, list) and len(value) == len(volume) and name in (*elements, *one_each)
+                own[name] = value[k] if each else value
+            own = {name: value for name, value in own.items() if value is not None}
+            paths.append(write_dicom(pixels, name=f"{folder}/{(7 * k) % 11:02d}-{k:02d}.dcm", **own))
+        return paths
+
+    return write

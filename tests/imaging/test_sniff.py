@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import zipfile
 from pathlib import Path
 
 import nibabel
@@ -50,3 +51,9 @@ def test_a_dicom_file_whose_preamble_is_a_tiff_header_is_dicom(tmp_path):
 def test_anything_else_is_unknown(tmp_path, data):
     (tmp_path / "x.png").write_bytes(data)
     assert sniff_kind(tmp_path / "x.png") == "unknown"
+
+
+def test_zip(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:  # the name does not matter
+        archive.writestr("a/b.dcm", b"x")
+    assert sniff_kind(tmp_path / "x.npz") == "zip"

@@ -11,11 +11,12 @@ import pytest
 import yaml
 
 from medgcsam.config import DataConfig
+from medgcsam.config.shipped import shipped_names
 from medgcsam.errors import ConfigError, DataError
 from medgcsam.intake import open_dataset
 from medgcsam.intake.description import read_description
 
-SHIPPED = ("breast_ultrasound", "breastmnist", "chest_xray_phantom", "nih_chest_xray", "pneumoniamnist")
+SHIPPED = [name.removesuffix(".yaml") for name in shipped_names("data_manifests")]
 
 
 @pytest.fixture
@@ -159,13 +160,9 @@ def test_a_faulty_description_tells_all_its_faults(tmp_path):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_descriptions_are_sound(name, repository):
     shipped = read_description(repository / "data_manifests" / f"{name}.yaml")
-    assert shipped.positive in shipped.classes
+    assert shipped.positive is None or shipped.positive in shipped.classes
     assert shipped.synthetic == (shipped.importer == "phantom")
     assert shipped.importer == "phantom" or all(len(digest) == 64 for digest in shipped.files.values())
-
-
-def test_all_shipped_descriptions_are_tested(repository):
-    assert tuple(sorted(path.stem for path in (repository / "data_manifests").glob("*.yaml"))) == SHIPPED
 
 
 def test_nih_is_opened_by_its_shipped_name(shared_data, tmp_path):

@@ -21,7 +21,8 @@ from medgcsam.pipeline.preprocess import build_store, fitted_size, prepare
 
 
 def config(**changes) -> SimpleNamespace:
-    return SimpleNamespace(**({"size": (24, 32), "channels": 1, "fit": "pad", "intensity": "display"} | changes))
+    usual = {"size": (24, 32), "channels": 1, "fit": "pad", "intensity": "display", "irregular": "refuse", "pet": "suv"}
+    return SimpleNamespace(**(usual | changes))
 
 
 def picture(array: np.ndarray, **facts) -> Image:
@@ -192,13 +193,14 @@ def test_the_key_follows_bytes_order_and_image_configuration(pictures, tmp_path)
 
     keys = {key(pictures), key(pictures[::-1]), key(pictures, size=(24, 33)), key(pictures, fit="crop")}
     keys |= {key(pictures, channels=3), key(pictures, intensity="zscore")}
+    keys |= {key(pictures, irregular="resample"), key(pictures, pet="stored")}
     state = os.stat(pictures[0])
     content = bytearray(Path(pictures[0]).read_bytes())
     Pillow.open(pictures[0]).transpose(Pillow.Transpose.FLIP_LEFT_RIGHT).save(pictures[0])
     Path(pictures[0]).write_bytes(Path(pictures[0]).read_bytes().ljust(len(content), b"\0"))
     os.utime(pictures[0], ns=(state.st_atime_ns, state.st_mtime_ns))  # as a careless copy would leave it
     keys.add(key(pictures))
-    assert len(keys) == 7
+    assert len(keys) == 9
 
 
 def test_all_unreadable_images_are_named_at_once_and_nothing_is_left(pictures, tmp_path):
@@ -224,17 +226,17 @@ def test_many_unreadable_images_are_counted_not_listed(tmp_path):
 def test_an_interrupted_build_goes_on_where_it_stopped(pictures, tmp_path, monkeypatch):
     read = []
 
-    def interrupted(reference):
+    def interrupted(reference, **options):
         if len(read) == 5:
             raise KeyboardInterrupt
         read.append(reference)
-        return read_image(reference)
+        return read_image(reference, **options)
 
     monkeypatch.setattr(preprocess, "read_image", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build_store(pictures, config(), cache=tmp_path / "c")
     read.clear()
-    monkeypatch.setattr(preprocess, "read_image", lambda reference: read.append(reference) or read_image(reference))
+    monkeypatch.setattr(preprocess, "read_image", lambda name, **given: read.append(name) or read_image(name, **given))
     resumed = build_store(pictures, config(), cache=tmp_path / "c")
     assert read == pictures[5:]
     whole = build_store(pictures, config(), cache=tmp_path / "other")
@@ -248,9 +250,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from medgcsam.pipeline import preprocess
 original, read = preprocess.read_image, []
-preprocess.read_image = lambda reference: read.append(reference) or original(reference)
+preprocess.read_image = lambda name, **options: read.append(name) or original(name, **options)
 cache, *images = sys.argv[1:]
-config = SimpleNamespace(size=(24, 32), channels=1, fit="stretch", intensity="display")
+config = SimpleNamespace(
+    size=(24, 32), channels=1, fit="stretch", intensity="display", irregular="refuse", pet="suv"
+)
 store = preprocess.build_store(images, config, cache=Path(cache))
 print(json.dumps([store.key, len(read), len(store)]))
 """

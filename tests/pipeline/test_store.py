@@ -13,7 +13,7 @@ import pytest
 from medgcsam.errors import MachineError
 from medgcsam.pipeline.store import StoreWriter, exclusive, machine_errors, open_store, store_key
 
-IMAGE = SimpleNamespace(size=(4, 6), channels=1, fit="pad", intensity="display")
+IMAGE = SimpleNamespace(size=(4, 6), channels=1, fit="pad", intensity="display", irregular="refuse", pet="suv")
 SOURCES = ["a" * 64, "b" * 64, "c" * 64]
 KEY = store_key(IMAGE, SOURCES)
 

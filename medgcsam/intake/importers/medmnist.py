@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +10,7 @@ import numpy as np
 
 from medgcsam.errors import DataError
 from medgcsam.intake.description import Description, data_folder
+from medgcsam.intake.importers.result import Imported, as_csv
 from medgcsam.run_folder import write_text
 
 _PARTITIONS = {"train": "train", "val": "validation", "test": "test"}
@@ -27,18 +26,30 @@ def import_medmnist(
     Raises:
         DataError: the archive is absent, changed or no MedMNIST archive.
     """
+    imported = collect_medmnist(description, root, progress)
+    rows = ((row["image"], row["label"], row["partition"]) for row in imported.rows)
+    manifest = cache / "manifests" / f"{Path(str(description.file)).stem}.csv"
+    write_text(manifest, as_csv(["image", "label", "partition"], rows))
+    return manifest, imported.root
+
+
+def collect_medmnist(
+    description: Description, root: Path | None, progress: Callable[[int, int], None] | None = None
+) -> Imported:
+    """The rows of ``import_medmnist``.
+
+    Raises:
+        DataError: the archive is absent, changed or no MedMNIST archive.
+    """
     folder = data_folder(description, root)
     archive = folder / str(description.file)
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "label", "partition"])
+    imported = Imported(root=folder)
     for partition, labels in _read_labels(archive).items():
         for index, row in enumerate(labels):
             image = f"{archive.relative_to(folder).as_posix()}#{partition}/{index}"
-            writer.writerow([image, _label(row), _PARTITIONS[partition]])
-    manifest = cache / "manifests" / f"{archive.stem}.csv"
-    write_text(manifest, text.getvalue())
-    return manifest, folder
+            imported.rows.append({"image": image, "label": _label(row), "partition": _PARTITIONS[partition]})
+    imported.scanned = f"{len(imported.rows):,} images in {archive.name}"
+    return imported
 
 
 def _read_labels(archive: Path) -> dict[str, np.ndarray]:

@@ -1,0 +1,1 @@
+"""DICOM objects and series: read exactly, or refused by name."""

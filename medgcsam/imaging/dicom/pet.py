@@ -1,0 +1,219 @@
+"""The unit of PET values, and SUV by body weight where they are Bq/ml and the header says enough.
+
+Method: QIBA, "SUV Vendor Neutral Pseudo-code"; attributes: PS3.3 C.8.9.1, C.8.9.2 and C.8.9.4.
+Values are never guessed: where a tag is missing or implausible they stay as stored and ``suv`` says why.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from medgcsam.errors import ConfigError, DataError
+from medgcsam.imaging.dicom.presentation import number
+
+PHILIPS = (0x7053, "Philips PET Private Group")
+GE = (0x0009, "GEMS_PETD_01")
+SAME = ("Units", "SUVType", "DecayCorrection", "CorrectedImage", "PatientWeight", "SeriesDate", "SeriesTime")
+MIN_DOSE_BQ = 1e5
+"""A dose below 0.1 MBq gives no image; such numbers are MBq or mCi written where Bq belong."""
+MAX_WEIGHT_KG = 500
+MAX_HALF_LIVES = 10
+"""A scan later than this after the injection sees a thousandth of the dose: a date is wrong."""
+LONG_HALF_LIFE_S = 6 * 3600
+"""Tracers that live longer are scanned days later, so a time of day without its date does not tell when."""
+AGREE_S, AGREE_HALF_LIVES = 60, 0.1
+"""How far apart slices may have the start of the scan, and SeriesTime from them: 0.1 half-lives are 7 % of the SUV."""
+
+
+class _Unknown(Exception):
+    """Why the SUV cannot be worked out."""
+
+
+def pet_scale(datasets: Sequence[Dataset], where: str, *, pet: str = "suv") -> tuple[str, float, dict[str, Any]]:
+    """(unit, factor for the rescaled values, facts) of the slices of one PET series, or of one object.
+
+    unit: ``SUV`` (g/ml by body weight), ``Bq/ml``, or ``raw`` for counts and everything else. With ``pet="stored"``
+    the factor is always 1. Facts: ``pet_units`` (Units as stored), ``suv`` (``stored``, ``computed``, ``vendor factor``
+    or ``not computed: REASON``), and for a computed one ``suv_factor``, ``decay_correction``, ``uptake_minutes`` and
+    ``scan_time_source``; never a date. Raises DataError where the slices differ in what the unit depends on.
+    """
+    if pet not in ("suv", "stored"):
+        raise ConfigError(f"pet is {pet!r}; choose suv or stored.")
+    first = datasets[0]
+    for keyword in SAME:
+        if any(ds.get(keyword) != first.get(keyword) for ds in datasets[1:]):
+            raise DataError(f"{where} mixes slices that differ in {keyword}; import the series apart.")
+    units, kind = _code(first, "Units"), _code(first, "SUVType") or "BW"
+    facts: dict[str, Any] = {"pet_units": units or "none"}
+    if units == "GML":
+        if kind == "BW":  # also where no type is given (PS3.3 C.8.9.1.1.3)
+            return "SUV", 1.0, facts | {"suv": "stored"}
+        return "raw", 1.0, facts | {"suv": f"not computed: stored as SUV of type {kind}"}
+    unit = "Bq/ml" if units == "BQML" else "raw"
+    if pet == "stored":
+        return unit, 1.0, facts | {"suv": "not computed: not asked for"}
+    try:
+        factor, how = _factor(datasets, units)
+    except _Unknown as reason:
+        return unit, 1.0, facts | {"suv": f"not computed: {reason}"}
+    return "SUV", factor, facts | how | {"suv_factor": factor}
+
+
+def _factor(datasets: Sequence[Dataset], units: str) -> tuple[float, dict[str, Any]]:
+    """SUV per unit of the rescaled values, and how it was found."""
+    if units == "CNTS":
+        vendor = _private_number(datasets[0], PHILIPS, 0x00)
+        if vendor:
+            return vendor, {"suv": "vendor factor"}
+        activity = _private_number(datasets[0], PHILIPS, 0x09)
+        if not activity:
+            raise _Unknown("counts without the vendor's factors")
+        factor, how = _body_weight(datasets)
+        return activity * factor, how
+    if units != "BQML":
+        raise _Unknown(f"units are {units or 'not given'}")
+    return _body_weight(datasets)
+
+
+def _body_weight(datasets: Sequence[Dataset]) -> tuple[float, dict[str, Any]]:
+    """g of body per Bq of the injected dose, decayed to the moment that the pixels are corrected to."""
+    ds = datasets[0]
+    dose, half_life = _dose(ds)
+    weight = number(ds, "PatientWeight")
+    if weight is None or not 0 < weight < MAX_WEIGHT_KG:
+        raise _Unknown("no plausible PatientWeight")
+    corrected = {str(value).strip() for value in _values(ds, "CorrectedImage")}
+    if "ATTN" not in corrected:
+        raise _Unknown("not corrected for attenuation")
+    correction = _code(ds, "DecayCorrection")
+    if "DECY" not in corrected or correction not in ("START", "ADMIN"):
+        raise _Unknown("not corrected for decay")
+    facts: dict[str, Any] = {"suv": "computed", "decay_correction": correction}
+    if correction == "START":  # pixels as of the start of the scan, dose as of the injection
+        scan, facts["scan_time_source"] = _scan_time(datasets, half_life)
+        uptake = _uptake(ds, scan, half_life)
+        facts["uptake_minutes"] = round(uptake / 60, 1)
+        dose *= 2 ** (-uptake / half_life)
+    return 1000 * weight / dose, facts
+
+
+def _dose(ds: Dataset) -> tuple[float, float]:
+    """(injected dose in Bq, half-life in s)."""
+    if not ds.get("RadiopharmaceuticalInformationSequence"):
+        raise _Unknown("no RadiopharmaceuticalInformationSequence")
+    if len(ds.RadiopharmaceuticalInformationSequence) > 1:
+        raise _Unknown("several radiopharmaceuticals")
+    tracer = ds.RadiopharmaceuticalInformationSequence[0]
+    dose, half_life = number(tracer, "RadionuclideTotalDose"), number(tracer, "RadionuclideHalfLife")
+    if dose is None or dose < MIN_DOSE_BQ:
+        raise _Unknown("no plausible RadionuclideTotalDose in Bq")
+    if half_life is None or half_life <= 0:
+        raise _Unknown("no RadionuclideHalfLife")
+    return dose, half_life
+
+
+def _scan_time(datasets: Sequence[Dataset], half_life: float) -> tuple[datetime, str]:
+    """The moment that START stands for, and where it is from.
+
+    It is the time of the series, unless that is later than an acquisition: then the series was written anew, and the
+    moment is GE's own scan time, or is worked back from the frames. A time of the series that the frames contradict
+    is not used, as nothing says which of them the pixels were corrected to.
+    """
+    series = _moment(datasets[0], "SeriesDate", "SeriesTime")
+    acquired = [_moment(ds, "AcquisitionDate", "AcquisitionTime") for ds in datasets]
+    found = [_worked_back(ds, at, half_life) for ds, at in zip(datasets, acquired, strict=True)]
+    start = min(found) if all(found) else None
+    if start and (max(found) - start).total_seconds() > AGREE_S:
+        raise _Unknown("the slices disagree about the start of the scan")
+    if series and all(acquired) and series <= min(acquired):
+        apart = abs((start - series).total_seconds()) if start else 0
+        if apart > AGREE_HALF_LIVES * half_life:
+            raise _Unknown(f"SeriesTime and FrameReferenceTime lie {apart / 60:.0f} minutes apart")
+        return series, "SeriesTime"
+    private = _parsed(_private_text(datasets[0], GE, 0x0D))
+    if private:
+        return private, "GE scan time"
+    if not all(acquired):
+        raise _Unknown("no date and time of acquisition")
+    if start is None:
+        raise _Unknown("SeriesTime is later than the acquisition, and FrameReferenceTime is missing")
+    return start, "AcquisitionTime and FrameReferenceTime"
+
+
+def _worked_back(ds: Dataset, acquired: datetime | None, half_life: float) -> datetime | None:
+    """Acquisition plus the moment of the average count rate in the frame, less that moment's distance to the start.
+
+    None where the header does not say; a FrameReferenceTime of 0, as some scanners write, says nothing.
+    """
+    reference, duration = number(ds, "FrameReferenceTime"), number(ds, "ActualFrameDuration")
+    if acquired is None or not reference or not duration or reference < 0 or duration < 0:
+        return None
+    decays = math.log(2) / half_life * duration / 1000
+    average = math.log(decays / -math.expm1(-decays)) * half_life / math.log(2)
+    return acquired + timedelta(seconds=average - reference / 1000)
+
+
+def _uptake(ds: Dataset, scan: datetime, half_life: float) -> float:
+    """Seconds from injection to scan; a date that makes them impossible, as anonymisers leave it, gives way to the
+    time of day."""
+    tracer, limit = ds.RadiopharmaceuticalInformationSequence[0], MAX_HALF_LIVES * half_life
+    injected = _parsed(str(tracer.get("RadiopharmaceuticalStartDateTime") or ""))
+    if injected and 0 <= (scan - injected).total_seconds() <= limit:
+        return (scan - injected).total_seconds()
+    time = str(tracer.get("RadiopharmaceuticalStartTime") or "")
+    clock = _parsed("20000101" + time) if time else injected
+    if clock is None:
+        raise _Unknown("no time of injection")
+    if half_life > LONG_HALF_LIFE_S:
+        raise _Unknown("no usable date of injection for a tracer of long half-life")
+    uptake = (scan - datetime.combine(scan.date(), clock.time())).total_seconds()
+    uptake += 86400 if uptake < 0 else 0  # injected before midnight
+    if uptake > limit:
+        raise _Unknown("the injection is not before the scan")
+    return uptake
+
+
+def _moment(ds: Dataset, date: str, time: str) -> datetime | None:
+    return _parsed(f"{ds.get(date) or ''}{ds.get(time) or ''}") if ds.get(date) and ds.get(time) else None
+
+
+def _parsed(text: str) -> datetime | None:
+    """YYYYMMDDHHMM[SS[.F]], an offset from UTC dropped, because all times of a study are local to one place."""
+    digits = text.strip().split("+")[0].split("-")[0]
+    whole, _, fraction = digits.partition(".")
+    try:
+        at = datetime.strptime(whole.ljust(14, "0"), "%Y%m%d%H%M%S") if len(whole) in (10, 12, 14) else None
+        return at and at + timedelta(seconds=float(f"0.{fraction or 0}"))
+    except ValueError:
+        return None
+
+
+def _code(ds: Dataset, keyword: str) -> str:
+    return str(ds.get(keyword) or "").strip().upper()
+
+
+def _values(ds: Dataset, keyword: str) -> Sequence[Any]:
+    value = ds.get(keyword)
+    return [] if value is None else [value] if isinstance(value, str) else value
+
+
+def _private_text(ds: Dataset, block: tuple[int, str], element: int) -> str:
+    """A private element as text; it is bytes where the dictionary does not know its VR."""
+    try:
+        value = ds.private_block(*block)[element].value
+    except KeyError:
+        return ""
+    return value.decode("ascii", "replace").strip(" \0") if isinstance(value, bytes) else str(value).strip()
+
+
+def _private_number(ds: Dataset, block: tuple[int, str], element: int) -> float | None:
+    try:
+        found = float(_private_text(ds, block, element))
+    except ValueError:
+        return None
+    return found if math.isfinite(found) and found > 0 else None

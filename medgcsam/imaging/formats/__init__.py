@@ -1,0 +1,1 @@
+"""Pictures, arrays and research formats, one file per kind."""

@@ -1,0 +1,1 @@
+"""Masks and named structures, brought onto the grid of an image, and written again."""

@@ -1,0 +1,130 @@
+"""A reference, such as a cell of a manifest, is resolved to the bytes behind it, and to what they are.
+
+``FILE``, ``FOLDER``, ``ZIP`` and ``DICOMDIR`` as they are (one image each), or with a selector behind a hash sign:
+``FOLDER#series=UID``, ``ZIP#series=UID``, ``DICOMDIR#series=UID``, ``ZIP#member/path.png``, ``FILE.nii.gz#volume=3``
+(counted from 0) and ``FILE.npz#train/12``. A hash sign is part of the name where a file of that whole name exists.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medgcsam.errors import DataError
+from medgcsam.imaging import sources
+from medgcsam.imaging.sniff import HEAD_BYTES, kind_of_bytes
+from medgcsam.imaging.sources import MEDIA_DIRECTORY, Item, file_item, list_items
+
+READABLE = "PNG, JPEG, TIFF, DICOM, NIfTI (.nii, .nii.gz), NRRD, MetaImage or an entry of a MedMNIST .npz"
+PARTITIONS = ("train", "val", "test")
+WITH_VOLUMES = ("nifti", "nrrd", "metaimage")
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a reference names.
+
+    where: its name in messages. kind: see ``sniff.py``; ``series`` for the files of a folder, archive, list or medium.
+    data: the bytes of one file, b"" for ``series`` and ``npz``. items: the files among which the series is.
+    series_uid, volume, entry: the parts of a selector that say which series, which volume, (file, partition, index).
+    sibling: reads a file of the same folder or archive by its name.
+    """
+
+    where: str
+    kind: str
+    data: bytes = b""
+    items: Sequence[Item] = ()
+    series_uid: str | None = None
+    volume: int | None = None
+    entry: tuple[str, str, int] | None = None
+    sibling: Callable[[str], bytes] | None = None
+
+
+def find(reference: str | Path | Sequence[str | Path]) -> Found:
+    """Resolve a reference, or a list of the files of one series. Raises DataError."""
+    if not isinstance(reference, (str, os.PathLike)):
+        items = list_items(list(reference))
+        return Found(where=f"the series of {items[0].name}", kind="series", items=items)
+    where = str(reference)
+    file, selector = split_selector(where)
+    if os.path.isdir(file):
+        series = _series_of(selector)
+        if selector and series is None:
+            raise DataError(f"{where} selects nothing of a folder; write FOLDER#series=UID.")
+        return Found(where=file, kind="series", items=sources.folder_items(file), series_uid=series)
+    item = file_item(file)
+    head = item.read(HEAD_BYTES)
+    if not head:
+        raise DataError(f"{file} is an empty file; export it again.")
+    kind = kind_of_bytes(head)
+    if kind == "npz":
+        return Found(where=where, kind=kind, entry=_entry(where, file, selector))
+    if kind == "zip":
+        return _in_archive(where, file, selector)
+    if kind == "dicom" and MEDIA_DIRECTORY.encode() in head:
+        return Found(where=file, kind="series", items=sources.dicomdir_items(file), series_uid=_series_of(selector))
+    return _one(where, item, head, kind, selector, _beside(file))
+
+
+def split_selector(reference: str) -> tuple[str, str]:
+    """(path, selector) at the first hash sign before which there is a file or a folder; ("", no selector) else."""
+    if not os.path.lexists(reference):
+        at = reference.find("#")
+        while at >= 0:
+            if os.path.exists(reference[:at]):
+                return reference[:at], reference[at + 1 :]
+            at = reference.find("#", at + 1)
+    return reference, ""
+
+
+def _series_of(selector: str) -> str | None:
+    return selector.removeprefix("series=").strip() if selector.startswith("series=") else None
+
+
+def _entry(where: str, file: str, selector: str) -> tuple[str, str, int]:
+    partition, _, index = selector.partition("/")
+    if partition not in PARTITIONS or not index.isdecimal():
+        raise DataError(f"{where} is an archive of many images; name one as FILE.npz#train/0 (train, val or test).")
+    return file, partition, int(index)
+
+
+def _in_archive(where: str, file: str, selector: str) -> Found:
+    items, series = sources.zip_items(file), _series_of(selector)
+    if not selector or series is not None:
+        return Found(where=file, kind="series", items=items, series_uid=series)
+    by_name = {item.name: item for item in items}
+    item = by_name.get(f"{file}#{selector}")
+    if item is None:
+        raise DataError(f"{file} holds no {selector!r}; correct the path behind the hash sign.")
+    head = item.read(HEAD_BYTES)
+
+    def beside(name: str) -> bytes:
+        found = by_name.get(f"{file}#{selector.rpartition('/')[0]}/{name}".replace("#/", "#"))
+        if found is None or "/" in name:
+            raise DataError(f"{where} needs the file {name!r} beside it, which is not there; pack both together.")
+        return found.read()
+
+    return _one(where, item, head, kind_of_bytes(head), "", beside)
+
+
+def _beside(file: str) -> Callable[[str], bytes]:
+    def read(name: str) -> bytes:
+        from medgcsam.imaging.formats.voxels import sibling_reader
+
+        return sibling_reader(file)(name)
+
+    return read
+
+
+def _one(
+    where: str, item: Item, head: bytes, kind: str, selector: str, sibling: Callable[[str], bytes] | None
+) -> Found:
+    """A file that is one image, or one of its volumes."""
+    number = selector.removeprefix("volume=")
+    chosen = selector.startswith("volume=") and number.isdecimal() and kind in WITH_VOLUMES
+    if kind in ("unknown", "npz", "zip") or (selector and not chosen):
+        raise DataError(f"{where} is of no kind that can be read here; give {READABLE}.")
+    data = head if len(head) == item.size else item.read()
+    return Found(where=where, kind=kind, data=data, volume=int(number) if chosen else None, sibling=sibling)

@@ -1,0 +1,106 @@
+"""What becomes of every DICOM file of two public collections, as a table: read as what, or refused and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from medgcsam.errors import MedgcsamError
+from medgcsam.imaging.dicom.transfer_syntaxes import readable_transfer_syntaxes
+from medgcsam.imaging.image import Image
+from medgcsam.imaging.read import read_image
+
+FILES, SERIES = "dicom_variety", "dicom_series"
+INTRODUCTION = """# What is read from DICOM, and what is refused
+
+Written by `python -m medgcsam.imaging support --data FOLDER > docs/dicom-support.md`, where FOLDER holds the
+collections `dicom_variety` and `dicom_series`; a test holds it to what the code does.
+
+A file is read exactly or refused by name, with the reason and what to do. Nothing is guessed.
+"""
+BECOMES = (
+    ("CT, MR, PET: a slice, or a series of slices", "volume (column, row, slice); CT in HU where rescaled to it"),
+    (
+        "PET",
+        "SUV as stored (GML) or by body weight (BQML, where the header allows it); else Bq/ml or raw, with the reason",
+    ),
+    (
+        "enhanced CT, MR, PET; tomosynthesis",
+        "volume by the position of each frame; time points and echoes are channels",
+    ),
+    ("multi-frame CT, MR, PET without positions", "refused"),
+    ("Siemens mosaic", "volume by its CSA header; refused where that was removed"),
+    ("nuclear medicine", "reconstructed tomograms are volumes; of everything else the frames are channels"),
+    (
+        "CR, DX, mammography, XA, secondary capture",
+        "picture (row, column) as displayed: LUT or window, inverted if stored so",
+    ),
+    ("ultrasound and other pictures in RGB, YBR, palette", "picture with three channels"),
+    ("cine of any of these", "picture whose channels are the frames"),
+    ("volumes in colours, whole slide images", "refused"),
+    ("DICOM SEG, RTSTRUCT", "labels, read by `read_label` only"),
+    ("dose, parametric map, report, plan, presentation state, waveform", "refused: no image to learn from"),
+)
+
+
+def support_document(data: Path, *, keep: Callable[[Path], bool] = lambda path: True) -> str:
+    """The document, for the folder of data sets; ``keep`` picks the files and series folders that are read."""
+    syntaxes = [(name, "yes" if read else "no") for name, read in readable_transfer_syntaxes().items()]
+    syntaxes = [(name, "8 bits only" if "Extended" in name and read == "yes" else read) for name, read in syntaxes]
+    return "\n".join(
+        [
+            INTRODUCTION,
+            _table(("object", "becomes"), BECOMES),
+            f"## Transfer syntaxes\n\n{_table(('transfer syntax', 'read'), syntaxes)}",
+            f"## `{SERIES}`\n\n{_table(('series', 'read as'), support_rows(data, SERIES, keep=keep))}",
+            f"## `{FILES}`\n\n{_table(('file', 'read as'), support_rows(data, FILES, keep=keep))}",
+        ]
+    )
+
+
+def support_rows(
+    data: Path, collection: str, *, keep: Callable[[Path], bool] = lambda path: True
+) -> Iterator[tuple[str, str]]:
+    """(path within the collection as code, what it is read as or why it is refused), in order."""
+    root = data / collection
+    for path in _series(root) if collection == SERIES else _files(root):
+        if keep(path):
+            yield f"`{path.relative_to(root).as_posix()}`", outcome(path)
+
+
+def outcome(path: Path) -> str:
+    """What a file or folder is read as, in words, or ``refused: `` and the reason without the path."""
+    try:
+        return _in_words(read_image(path))
+    except MedgcsamError as error:
+        return f"refused: {_without_path(str(error), path)}"
+
+
+def _in_words(image: Image) -> str:
+    facts, spatial = image.source, image.spatial_shape
+    size = " x ".join(str(n) for n in spatial)
+    what = f"{'volume' if len(spatial) == 3 else 'picture'} {size}, {image.unit}"
+    if image.array.shape[0] > 1:
+        what += f", {image.array.shape[0]} channels" + (f" by {facts['channels_by']}" if "channels_by" in facts else "")
+    if len(spatial) == 3 and image.affine is None:
+        what += ", no orientation"
+    if str(facts.get("geometry", "")).startswith("resampled"):
+        what += f", {facts['geometry']}"
+    return f"{what} ({facts.get('sop_class') or 'no SOP class'}, {facts.get('photometric')})"
+
+
+def _files(root: Path) -> list[Path]:
+    return sorted(path for path in root.rglob("*") if path.is_file() and path.suffix not in (".csv", ".txt"))
+
+
+def _series(root: Path) -> list[Path]:
+    return sorted({path.parent for path in root.rglob("*.dcm")})
+
+
+def _without_path(text: str, path: Path) -> str:
+    return text.replace(f"{path}/", "").replace(str(path), "").strip().replace("|", "\\|")
+
+
+def _table(heading: tuple[str, str], rows: Iterable[tuple[str, str]]) -> str:
+    lines = "".join(f"| {left} | {right} |\n" for left, right in rows)
+    return f"| {heading[0]} | {heading[1]} |\n|---|---|\n{lines}"

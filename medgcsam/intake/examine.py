@@ -1,0 +1,156 @@
+"""One row of a manifest looked at: its digest, its thumbnail, and what is wrong with its image and its mask.
+
+Worker processes import this module, so it imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image as Pillow
+
+from medgcsam.errors import DataError, MachineError
+from medgcsam.imaging import Image, read_image, read_label
+from medgcsam.intake.pictures import THUMBNAIL, gray_picture, has_text, thumbnail
+from medgcsam.intake.plain_png import SIGNATURE, plain_png
+
+MASK_SEPARATOR = "|"  # as in cohort.manifest, which is too heavy for a worker
+CLOSER = 2 * THUMBNAIL
+SMALLEST = 16
+"""Pixels per side below which nothing can be learned from an image."""
+OFF_GRID = re.compile(r"for an image of|in space|frame of reference|outside|\bgrid\b|overlap", re.IGNORECASE)
+
+
+class Found(NamedTuple):
+    """A fault of one image, for people: ``sentence`` goes on after the image's name."""
+
+    kind: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What is known of one image, all that a check keeps of it; small, whatever the size of the image.
+
+    ``thumbnail``: THUMBNAIL squared bytes, empty where the image cannot be decoded. ``shape``: (channels, *spatial).
+    ``sort``: unit and modality, such as "display DX".
+    ``study``: 16 bytes of a digest of its StudyInstanceUID, empty where it has none. ``mask``: the class numbers that
+    its mask holds, ascending, 0 is background; None where there is no mask or a faulty one.
+    """
+
+    thumbnail: bytes = b""
+    shape: tuple[int, ...] = ()
+    sort: str = ""
+    study: bytes = b""
+    faults: tuple[Found, ...] = ()
+    mask: tuple[int, ...] | None = None
+
+
+def examine(row: tuple[str, str]) -> Examined:
+    """Look at one (image reference, mask references joined by "|" or ""); nothing that is wrong raises.
+
+    Kinds of faults: missing, unreadable, not_finite, constant, too_small, burned_in_text; mask_missing,
+    mask_unreadable, mask_off_grid.
+    """
+    image, mask = row
+    try:
+        read, picture = _read(image)
+    except (DataError, MachineError) as error:
+        if not os.path.exists(file_of(image)):
+            return Examined(faults=(Found("missing", "does not exist"),))
+        kind = "not_finite" if "NaN or infinite" in str(error) else "unreadable"
+        return Examined(faults=(Found(kind, reason(str(error), image)),))
+    faults = _picture_faults(read, read.array[0] if read.array.dtype == np.uint8 else np.asarray(picture))
+    values, mask_fault = (None, None) if not mask else _mask_values(mask, read)
+    return Examined(
+        thumbnail=thumbnail(picture),
+        shape=read.array.shape,
+        sort=f"{read.unit} {read.source.get('modality', '')}".strip(),
+        study=_study(read),
+        faults=(*faults, *([mask_fault] if mask_fault else [])),
+        mask=values,
+    )
+
+
+def closer_look(reference: str) -> np.ndarray:
+    """A thumbnail of twice the size, uint8 (CLOSER, CLOSER); zeros where the image cannot be read any more."""
+    try:
+        picture = thumbnail(_read(reference)[1], CLOSER)
+    except (DataError, MachineError):
+        picture = bytes(CLOSER * CLOSER)
+    return np.frombuffer(picture, np.uint8).reshape(CLOSER, CLOSER)
+
+
+def file_of(reference: str) -> str:
+    """The file or folder of a reference: the part before ``#`` unless a file of that whole name exists."""
+    if "#" not in reference or os.path.exists(reference):
+        return reference
+    parts = reference.split("#")
+    stems = ("#".join(parts[:count]) for count in range(len(parts) - 1, 0, -1))
+    return next((stem for stem in stems if os.path.exists(stem)), parts[0])
+
+
+def reason(message: str, image: str) -> str:
+    """The reader's sentence without the image's path in front and without its full stop."""
+    rest = message.removeprefix(image)
+    return ("" if rest != message else "cannot be read: ") + rest.lstrip(": ").rstrip(".")
+
+
+def _read(reference: str) -> tuple[Image, Pillow.Image]:
+    """The image, and a gray picture of it (mode L). A plain PNG stays uint8, its display values times 255: the checks
+    need no floats, and making them takes long beside the decoding."""
+    picture = None
+    try:
+        with open(reference, "rb") as file:
+            if file.read(len(SIGNATURE)) == SIGNATURE:
+                file.seek(0)
+                picture = plain_png(file.read())
+    except OSError:
+        pass  # a folder, a member of an archive, or a fault that the reader will tell
+    if picture is None:
+        image = read_image(reference)
+        return image, Pillow.fromarray(gray_picture(image))
+    samples = np.asarray(picture)
+    array = samples[None] if samples.ndim == 2 else np.moveaxis(samples, -1, 0)
+    image = Image(array=array, unit="display", source={"kind": "png"})
+    return image, picture if picture.mode == "L" else picture.convert("L")
+
+
+def _picture_faults(image: Image, gray: np.ndarray) -> list[Found]:
+    array, span = image.array, int(gray.max()) - int(gray.min())
+    if array.dtype.kind == "f" and not np.isfinite([array.min(), array.max()]).all():
+        return [Found("not_finite", "holds pixels that are NaN or infinite")]
+    if span == 0 and array.min() == array.max():
+        return [Found("constant", "has the same value in every pixel")]
+    faults = []
+    if min(gray.shape) < SMALLEST:
+        size = "x".join(str(length) for length in image.spatial_shape)
+        faults.append(Found("too_small", f"has only {size} pixels"))
+    if has_text(gray, span):
+        faults.append(Found("burned_in_text", "seems to have text burned into its pixels"))
+    return faults
+
+
+def _study(image: Image) -> bytes:
+    uid = getattr(getattr(image, "reference", None), "study_uid", None)
+    return hashlib.blake2b(str(uid).encode(), digest_size=16).digest() if uid else b""
+
+
+def _mask_values(masks: str, image: Image) -> tuple[tuple[int, ...] | None, Found | None]:
+    """The class numbers in all masks of an image together, or what is wrong with the first faulty one."""
+    values: set[int] = set()
+    for mask in masks.split(MASK_SEPARATOR):
+        if not os.path.exists(file_of(mask)):
+            return None, Found("mask_missing", "has a mask that does not exist")
+        try:
+            label = read_label(mask, like=image)
+        except (DataError, MachineError) as error:
+            kind = "mask_off_grid" if OFF_GRID.search(str(error).removeprefix(mask)) else "mask_unreadable"
+            return None, Found(kind, f"has a mask that {reason(str(error), mask)}")
+        values.update(np.flatnonzero(np.bincount(label.array.ravel())).tolist())
+    return tuple(sorted(values)), None

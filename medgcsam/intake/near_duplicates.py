@@ -1,0 +1,151 @@
+"""Copies of one picture that are not equal byte for byte: compressed again, resized, slightly cropped.
+
+Candidates are found by a perceptual hash, the low frequencies of a thumbnail measured in standard deviations of the
+data set, so that what all its pictures share (every chest looks like a chest) does not count. They are sifted by
+whether a shift, a scale and a contrast explain the difference of the hashes (``frequencies.explained``), and what is
+left is verified by laying the two thumbnails over each other (``alignment.similarity``), in doubt larger ones.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from medgcsam.intake.alignment import similarity
+from medgcsam.intake.frequencies import explained, slopes
+
+SIMILAR, SURE = 0.85, 0.96
+"""Pairs of thumbnails less alike than the first are no copies, those above the second are; the rest is looked at
+again. Copies reach 0.9 to 1, different chest X-rays at most 0.86, phantoms 0.94 (benchmarks/results/near_duplicates.md)."""
+SIMILAR_CLOSER = 0.82
+"""Least similarity of copies in thumbnails of twice the size, where different pictures stay below 0.8."""
+EXPLAINED = 0.7
+"""Least share of the difference from the mean picture that a shift and a scale must explain."""
+NEIGHBOURS = 12
+"""Candidates of each image."""
+ALIKE = 0.4
+"""Least correlation of the hashes of a candidate."""
+FEW = 32
+"""Sets so small are compared pair by pair; their standard deviations would say nothing."""
+EXACT = 20_000
+"""Largest set in which every hash is compared with every other."""
+CELLS = 3
+"""In larger sets each hash is compared with those that share one of its nearest anchors, so many of them."""
+BLOCK = 1024
+PAIRS = 4096
+
+
+def near_duplicates(
+    hashes: np.ndarray,
+    patients: np.ndarray,
+    thumbnails: Callable[[np.ndarray], np.ndarray],
+    closer: Callable[[int], np.ndarray],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of images of different patients that are copies of each other.
+
+    Args:
+        hashes: (n, m), ``frequencies.coefficients`` of the thumbnails; rows of zeros take no part.
+        patients: int (n,), equal for images of one patient.
+        thumbnails: gives those of rows, uint8 (len(rows), size, size); closer: gives one of twice the size, of one row.
+        progress: told (done, total) in pairs compared.
+
+    Returns:
+        Pairs, int64 (pairs, 2), the smaller row first and ascending, and their similarity, float32 (pairs,).
+    """
+    candidates = candidate_pairs(hashes, patients)
+    mean, deviation = _spread(hashes[hashes.any(1)])
+    pairs, alike = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.float32)]
+    for start in range(0, len(candidates), PAIRS):
+        some = candidates[start : start + PAIRS]
+        rows, places = np.unique(some, return_inverse=True)
+        pictures, (first, second) = thumbnails(rows), places.reshape(some.shape).T
+        if len(hashes) > FEW:
+            own, change = hashes[rows].astype(np.float32), slopes(pictures)
+            there = explained(own[first], change[first], own[second], mean, deviation)
+            back = explained(own[second], change[second], own[first], mean, deviation)
+            kept = np.maximum(there, back) >= EXPLAINED
+            some, first, second = some[kept], first[kept], second[kept]
+        found = similarity(pictures[first], pictures[second])
+        some, found = _confirmed(some[found >= SIMILAR], found[found >= SIMILAR], closer)
+        pairs.append(some)
+        alike.append(found)
+        if progress is not None:
+            progress(min(start + PAIRS, len(candidates)), len(candidates))
+    return np.concatenate(pairs), np.concatenate(alike)
+
+
+def _confirmed(
+    pairs: np.ndarray, alike: np.ndarray, closer: Callable[[int], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs that are copies in larger thumbnails too, and their similarity there; sure ones stay as they are."""
+    kept = alike >= SURE
+    for place in np.flatnonzero(~kept):
+        first, second = (closer(int(row))[None] for row in pairs[place])
+        alike[place] = similarity(first, second)[0]
+        kept[place] = alike[place] >= SIMILAR_CLOSER
+    return pairs[kept], alike[kept]
+
+
+def candidate_pairs(hashes: np.ndarray, patients: np.ndarray) -> np.ndarray:
+    """Pairs worth a closer look, int64 (pairs, 2), the smaller row first and ascending; see ``near_duplicates``."""
+    rows = np.flatnonzero(hashes.any(1))
+    if len(rows) <= FEW:
+        first, second = np.triu_indices(len(rows), 1)
+        pairs = np.stack([rows[first], rows[second]], axis=1)
+        return pairs[patients[pairs[:, 0]] != patients[pairs[:, 1]]]
+    mean, deviation = _spread(hashes[rows])
+    vectors = (hashes[rows].astype(np.float32) - mean) / deviation
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+    codes = []
+    for cell in _cells(vectors):
+        first, second = _neighbours(vectors, patients[rows], cell)
+        low, high = np.minimum(first, second), np.maximum(first, second)
+        codes.append(np.unique(rows[low] * len(hashes) + rows[high]))
+    pairs = np.unique(np.concatenate(codes))
+    return np.stack([pairs // len(hashes), pairs % len(hashes)], axis=1)
+
+
+def _spread(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each coefficient, float32."""
+    if not len(hashes):
+        return np.zeros(hashes.shape[1], np.float32), np.ones(hashes.shape[1], np.float32)
+    mean, deviation = hashes.mean(0, dtype=np.float32), hashes.std(0, dtype=np.float32)
+    return mean, np.maximum(deviation, 1e-4)
+
+
+def _cells(vectors: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows to be compared with each other: all at once, or in a large set those near the same anchor."""
+    if len(vectors) <= EXACT:
+        yield np.arange(len(vectors))
+        return
+    chosen = np.random.default_rng(0).choice(len(vectors), int(2 * len(vectors) ** 0.5), replace=False)
+    anchors = vectors[np.sort(chosen)]
+    nearest = np.empty((len(vectors), CELLS), np.int32)
+    for start in range(0, len(vectors), BLOCK):
+        closeness = vectors[start : start + BLOCK] @ anchors.T
+        nearest[start : start + BLOCK] = np.argpartition(-closeness, CELLS, axis=1)[:, :CELLS]
+    order = np.argsort(nearest.ravel(), kind="stable")
+    bounds = np.searchsorted(nearest.ravel()[order], np.arange(len(anchors) + 1))
+    for start, end in itertools.pairwise(bounds):
+        yield order[start:end] // CELLS
+
+
+def _neighbours(vectors: np.ndarray, patients: np.ndarray, cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows, and for each up to NEIGHBOURS others of the cell that are of another patient and alike."""
+    firsts, seconds = [], []
+    inside, owners = vectors[cell], patients[cell]
+    for start in range(0, len(cell), BLOCK):
+        block = cell[start : start + BLOCK]
+        closeness = vectors[block] @ inside.T
+        closeness[patients[block][:, None] == owners] = -1
+        count = min(NEIGHBOURS, len(cell) - 1)
+        best = np.argpartition(closeness, -count, axis=1)[:, -count:] if count else np.zeros((len(block), 0), int)
+        alike = np.take_along_axis(closeness, best, axis=1) >= ALIKE
+        firsts.append(np.broadcast_to(block[:, None], best.shape)[alike])
+        seconds.append(cell[best[alike]])
+    empty = np.zeros(0, np.int64)
+    return np.concatenate(firsts or [empty]), np.concatenate(seconds or [empty])

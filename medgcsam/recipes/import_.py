@@ -1,0 +1,141 @@
+"""From a folder to a manifest, with what was taken, what was left out, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medgcsam.errors import ConfigError
+from medgcsam.journal import Journal
+from medgcsam.places import shown
+
+if TYPE_CHECKING:
+    from medgcsam.intake.description import Description
+    from medgcsam.intake.importers import Imported
+
+_SHOWN = 12
+
+
+def import_folder(
+    description: Description, folder: Path | None, output: Path, *, overwrite: bool = False, journal: Journal
+) -> dict[str, Any]:
+    """Write the manifest of a data set, and beside it a table of everything left out; say the summary.
+
+    Args:
+        description: of the data set, or made from the command (``intake.described``).
+        folder: where it lies; None: below MEDGCSAM_DATA.
+        output: the manifest; ``NAME.left_out.csv`` lies beside it.
+        overwrite: replace a manifest that is there.
+
+    Returns:
+        {"manifest", "left_out_file", "images", "patients", "patients_known", "masks", "labels", "left_out",
+        "structures", "scanned", "notes"}; ``left_out`` and ``labels`` are counts, ``patients`` None where unknown.
+
+    Raises:
+        ConfigError: the manifest exists, or the data set has no importer of files.
+        DataError: nothing was taken, or the data set cannot be read.
+    """
+    from medgcsam.intake.importers import COLLECTORS
+    from medgcsam.intake.importers.result import write_left_out, write_manifest
+
+    if description.importer not in COLLECTORS:
+        raise ConfigError(
+            f"'{description.title}' is made by medgcsam itself and needs no import; train on it directly."
+        )
+    output = Path(output)
+    if output.exists() and not overwrite:
+        raise ConfigError(f"{output}: this file exists; name another one with --output, or add --overwrite.")
+    with journal.bar("looking through files") as advance:
+        imported = COLLECTORS[description.importer](description, folder, advance)
+    imported = _in_class_words(imported, description)
+    if not imported.structures and description.structures:
+        imported.structures = dict(description.structures)
+    left_out = output.with_name(f"{output.stem}.left_out.csv")
+    write_left_out(left_out, imported.left_out)
+    write_manifest(output, imported)
+    result = _summary(imported, description, output, left_out)
+    _say(result, description, journal)
+    return result
+
+
+def _in_class_words(imported: Imported, description: Description) -> Imported:
+    """Labels in the words of the classes, where the description says which words mean a class; others as they are."""
+    from medgcsam.cohort.labels import label_rules, translate
+
+    if description.classes is None or description.label_columns:
+        return imported
+    rules = label_rules(description.classes, negative=description.negative)
+    words = {text: translate(text, rules) for text in {row.get("label", "") for row in imported.rows}}
+    changed = {text: found.label for text, found in words.items() if found.fault is None and not found.excluded}
+    rows = [row | {"label": changed.get(row.get("label", ""), row.get("label", ""))} for row in imported.rows]
+    return replace(imported, rows=rows)
+
+
+def _summary(imported: Imported, description: Description, output: Path, left_out: Path) -> dict[str, Any]:
+    rows = imported.rows
+    known = description.patients == "known" and imported.patients_known
+    labels = Counter(row["label"] for row in rows if row.get("label"))
+    return {
+        "manifest": str(output),
+        "left_out_file": str(left_out),
+        "scanned": imported.scanned,
+        "images": len(rows),
+        "patients": len({row.get("patient_id") for row in rows}) if known else None,
+        "patients_known": known,
+        "labels": dict(labels.most_common()),
+        "masks": sum(1 for row in rows if row.get("mask")),
+        "modalities": dict(Counter(row["modality"] for row in rows if row.get("modality")).most_common()),
+        "partitions": dict(Counter(row["partition"] for row in rows if row.get("partition")).most_common()),
+        "left_out": imported.reasons(),
+        "structures": imported.structures,
+        "notes": imported.notes,
+    }
+
+
+def _say(result: Mapping[str, Any], description: Description, journal: Journal) -> None:
+    journal.say(f"{description.title}: {result['scanned']}")
+    patients = f"of {result['patients']:,} patients" if result["patients"] is not None else "of unknown patients"
+    journal.say(f"{'taken':<10} {result['images']:>8,}  images {patients}, {result['masks']:,} with a mask")
+    for name in ("modalities", "labels", "partitions"):
+        if result[name]:
+            journal.say(f"{'':<10} {'':>8}  {name}: {_counts(result[name])}")
+    journal.say(f"{'left out':<10} {sum(result['left_out'].values()):>8,}  files, series or rows")
+    for reason, number in list(result["left_out"].items())[:_SHOWN]:
+        journal.say(f"{'':<10} {number:>8,}  {reason}")
+    if len(result["left_out"]) > _SHOWN:
+        journal.say(f"{'':<10} {'':>8}  and {len(result['left_out']) - _SHOWN} more reasons")
+    for note in result["notes"]:
+        journal.say(note)
+    if description.notes:
+        journal.say(description.notes)
+    if description.licence:
+        journal.say(f"licence    {description.licence}")
+    journal.say(f"manifest   {shown(Path(result['manifest']))}")
+    journal.say(f"left out   {shown(Path(result['left_out_file']))}")
+    _say_configuration(result, description, journal)
+
+
+def _say_configuration(result: Mapping[str, Any], description: Description, journal: Journal) -> None:
+    """The keys that a configuration needs to use the manifest."""
+    journal.say("to use it, in a configuration:")
+    journal.say("  data:")
+    journal.say(f"    manifest: {shown(Path(result['manifest']))}")
+    if description.classes:
+        journal.say(f"    classes: [{', '.join(description.classes)}]")
+    elif description.label_columns:
+        journal.say(f"    classes: [{', '.join(description.label_columns)}]")
+    if description.positive:
+        journal.say(f"    positive: {description.positive}")
+    if not result["patients_known"]:
+        journal.say("    patients: unknown     # each image counts as a patient, and every output says so")
+    if result["structures"]:
+        numbers = ", ".join(f"{name} = {number}" for name, number in result["structures"].items())
+        journal.say(f"classes of the masks: {numbers}")
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    parts = [f"{name} {number:,}" for name, number in list(counts.items())[:_SHOWN]]
+    return ", ".join([*parts, *(["..."] if len(counts) > _SHOWN else [])])
