@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,7 @@ import pandas as pd
 from medgcsam.cohort.faults import Fault, shorten
 from medgcsam.errors import DataError, MachineError
 from medgcsam.imaging import pixel_digest, read_image, source_digest
-from medgcsam.intake.examine import closer_look
+from medgcsam.intake.examine import PLAIN, Reading, closer_look, examine
 from medgcsam.intake.fingerprints import NONE, Fingerprints, fingerprint, same_groups
 from medgcsam.intake.near_duplicates import near_duplicates
 from medgcsam.intake.outliers import inverted, odd_sizes
@@ -92,7 +94,7 @@ def _no_bar(description: str) -> AbstractContextManager[None]:
 def check_dataset(
     dataset: Dataset,
     *,
-    structures: int | None = None,
+    reading: Reading = PLAIN,
     cache: Path | None = None,
     workers: int | str = 0,
     bar: Bar = _no_bar,
@@ -101,7 +103,7 @@ def check_dataset(
 
     Args:
         dataset: opened with ``strict=False``, so that faults of rows are in the list too.
-        structures: masks may hold the class numbers 0 (background) to this; None allows every number.
+        reading: how images and masks are read; ``names`` None allows every class number in a mask.
         cache: folder that remembers what was seen, so that an interrupted check goes on; None remembers nothing.
         workers: processes beside this one, or "auto".
         bar: called with a description, gives a context that yields a function told (done, total).
@@ -113,16 +115,19 @@ def check_dataset(
     whose = "of different patients" if dataset.patients == "known" else "of patients that are not known"
     masks = list(table["mask"]) if "mask" in table else None
     with bar("checking images") as advance:
-        prints = fingerprint(list(table["image"]), masks, cache=cache, workers=workers, progress=advance)
+        prints = fingerprint(
+            list(table["image"]), masks, cache=_cache(cache, reading), workers=workers, progress=advance,
+            look=partial(examine, reading=reading),
+        )  # fmt: skip
     try:
-        identical = list(_identical(table, prints))
+        identical = list(_identical(table, prints, reading))
         with bar("looking for copies") as advance:
             references = table["image"].to_numpy()
             pairs, similarity = near_duplicates(
                 prints.coefficients,
                 _patients(table),
                 prints.thumbnails,
-                lambda row: closer_look(references[row]),
+                lambda row: closer_look(references[row], reading),
                 progress=advance,
             )
         copies, near = _near(table, pairs, similarity, identical, whose)
@@ -131,7 +136,7 @@ def check_dataset(
     faults = [
         *dataset.faults,
         *_image_faults(table, prints),
-        *_mask_faults(table, prints, structures),
+        *_mask_faults(table, prints),
         *patients_in_two_partitions(table),
         *shared_studies(table, (list(group) for group in same_groups(prints.study))),
         *listed_with_other_labels(table),
@@ -139,6 +144,13 @@ def check_dataset(
         *near,
     ]
     return Checked(tuple(sorted(faults, key=lambda fault: (fault.row, fault.kind))), copies, prints.known)
+
+
+def _cache(folder: Path | None, reading: Reading) -> Path | None:
+    """What was seen in one way of reading says nothing of another."""
+    if folder is None or reading == PLAIN:
+        return folder
+    return Path(folder) / hashlib.sha256(repr(reading).encode()).hexdigest()[:16]
 
 
 def _patients(table: pd.DataFrame) -> np.ndarray:
@@ -167,8 +179,8 @@ def _of_row(table: pd.DataFrame, row: int, kind: str, sentence: str) -> Iterator
         yield Fault(kind, line, case, f"line {line}: {case} {sentence}")
 
 
-def _mask_faults(table: pd.DataFrame, prints: Fingerprints, structures: int | None) -> Iterator[Fault]:
-    """Values that are no structure; and empty masks, unless all masks of that label are empty (normal images)."""
+def _mask_faults(table: pd.DataFrame, prints: Fingerprints) -> Iterator[Fault]:
+    """Empty masks, unless all masks of that label are empty (normal images)."""
     rows = np.flatnonzero(prints.mask != NONE)
     empty = np.array([not any(values) for values in prints.masks], bool)[prints.mask[rows]]
     labels = table["label"].iloc[rows].to_numpy()
@@ -176,16 +188,9 @@ def _mask_faults(table: pd.DataFrame, prints: Fingerprints, structures: int | No
     for row in rows[empty]:
         if table["label"].iat[row] == "" or table["label"].iat[row] in filled:
             yield from _of_row(table, int(row), "mask_empty", "has an empty mask")
-    if structures is None:
-        return
-    for row in rows:
-        beyond = [value for value in prints.masks[prints.mask[row]] if value > structures]
-        if beyond:
-            sentence = f"has a mask with the value {shorten(beyond)}, and the structures go from 1 to {structures}"
-            yield from _of_row(table, int(row), "mask_values", sentence)
 
 
-def _identical(table: pd.DataFrame, prints: Fingerprints) -> Iterator[np.ndarray]:
+def _identical(table: pd.DataFrame, prints: Fingerprints, reading: Reading) -> Iterator[np.ndarray]:
     """Groups of rows, two or more, whose different references hold equal pixels.
 
     Equal pixels have equal thumbnails, so only images that share one are looked at again: their bytes, then, of one for
@@ -197,15 +202,15 @@ def _identical(table: pd.DataFrame, prints: Fingerprints) -> Iterator[np.ndarray
         sources = [_digest(source_digest, references[row]) for row in rows]
         pixels = dict(zip(sources, references[rows], strict=True))
         if len(pixels) > 1:
-            pixels = {source: _digest(_pixels, reference) for source, reference in pixels.items()}
+            pixels = {source: _digest(partial(_pixels, reading=reading), name) for source, name in pixels.items()}
         codes = pd.factorize(np.array([pixels[source] for source in sources], object))[0]
         for code in range(codes.max() + 1):
             if np.count_nonzero(codes == code) > 1:
                 yield rows[codes == code]
 
 
-def _pixels(reference: str) -> str:
-    return pixel_digest(read_image(reference))
+def _pixels(reference: str, reading: Reading) -> str:
+    return pixel_digest(read_image(reference, irregular=reading.irregular, pet=reading.pet))
 
 
 def _digest(what: Callable[[str], str], reference: str) -> str:

@@ -30,7 +30,8 @@ class Dataset:
     ``table`` is as from ``read_manifest``, ``classes`` in the order of the outputs, ``positive`` the finding of a
     two-class set (else None), ``title`` that of its description (empty without one), ``root`` the folder that its image
     names count from, ``excluded`` the number of images
-    left out by reason. ``faults`` is empty unless the set was opened to be checked.
+    left out by reason. ``structures`` are ``names`` for ``read_label``, None where every structure of a mask counts.
+    ``faults`` is empty unless the set was opened to be checked.
     """
 
     table: pd.DataFrame
@@ -48,6 +49,7 @@ class Dataset:
     patients: str = "known"
     excluded: Mapping[str, int] = field(default_factory=dict)
     faults: tuple[Fault, ...] = ()
+    structures: Mapping[str, int] | None = None
 
 
 def open_dataset(
@@ -115,8 +117,16 @@ def open_dataset(
         patients=settings["patients"],
         excluded=table.attrs["excluded"],
         faults=tuple(faults),
+        structures=_structures(data, description),
         **{"title": "", **facts},
     )
+
+
+def _structures(data: DataConfig, description: Description | None) -> dict[str, int] | None:
+    """Names of structures, several of one class joined by ``|``, and the number of their class."""
+    if data.structures:
+        return {"|".join(names): number for number, names in enumerate(data.structures.values(), 1)}
+    return dict(description.structures) if description is not None and description.structures else None
 
 
 _FACTS = ("title", "licence", "citation", "source", "notes", "synthetic")

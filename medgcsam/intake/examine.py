@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ MASK_SEPARATOR = "|"  # as in cohort.manifest, which is too heavy for a worker
 CLOSER = 2 * THUMBNAIL
 SMALLEST = 16
 """Pixels per side below which nothing can be learned from an image."""
+NO_CLASS = re.compile(r"which is no class|none of the structures")
 OFF_GRID = re.compile(r"for an image of|in space|frame of reference|outside|\bgrid\b|overlap", re.IGNORECASE)
 
 
@@ -51,22 +53,34 @@ class Examined:
     mask: tuple[int, ...] | None = None
 
 
-def examine(row: tuple[str, str]) -> Examined:
+@dataclass(frozen=True)
+class Reading:
+    """How images and masks are read: see ``read_image``, and ``names`` of ``read_label``."""
+
+    irregular: str = "refuse"
+    pet: str = "suv"
+    names: Mapping[str, int] | None = None
+
+
+PLAIN = Reading()
+
+
+def examine(row: tuple[str, str], reading: Reading = PLAIN) -> Examined:
     """Look at one (image reference, mask references joined by "|" or ""); nothing that is wrong raises.
 
     Kinds of faults: missing, unreadable, not_finite, constant, too_small, burned_in_text; mask_missing,
-    mask_unreadable, mask_off_grid.
+    mask_unreadable, mask_off_grid, mask_values.
     """
     image, mask = row
     try:
-        read, picture = _read(image)
+        read, picture = _read(image, reading)
     except (DataError, MachineError) as error:
         if not os.path.exists(file_of(image)):
             return Examined(faults=(Found("missing", "does not exist"),))
         kind = "not_finite" if "NaN or infinite" in str(error) else "unreadable"
         return Examined(faults=(Found(kind, reason(str(error), image)),))
     faults = _picture_faults(read, read.array[0] if read.array.dtype == np.uint8 else np.asarray(picture))
-    values, mask_fault = (None, None) if not mask else _mask_values(mask, read)
+    values, mask_fault = (None, None) if not mask else _mask_values(mask, read, reading)
     return Examined(
         thumbnail=thumbnail(picture),
         shape=read.array.shape,
@@ -77,10 +91,10 @@ def examine(row: tuple[str, str]) -> Examined:
     )
 
 
-def closer_look(reference: str) -> np.ndarray:
+def closer_look(reference: str, reading: Reading = PLAIN) -> np.ndarray:
     """A thumbnail of twice the size, uint8 (CLOSER, CLOSER); zeros where the image cannot be read any more."""
     try:
-        picture = thumbnail(_read(reference)[1], CLOSER)
+        picture = thumbnail(_read(reference, reading)[1], CLOSER)
     except (DataError, MachineError):
         picture = bytes(CLOSER * CLOSER)
     return np.frombuffer(picture, np.uint8).reshape(CLOSER, CLOSER)
@@ -101,7 +115,7 @@ def reason(message: str, image: str) -> str:
     return ("" if rest != message else "cannot be read: ") + rest.lstrip(": ").rstrip(".")
 
 
-def _read(reference: str) -> tuple[Image, Pillow.Image]:
+def _read(reference: str, reading: Reading = PLAIN) -> tuple[Image, Pillow.Image]:
     """The image, and a gray picture of it (mode L). A plain PNG stays uint8, its display values times 255: the checks
     need no floats, and making them takes long beside the decoding."""
     picture = None
@@ -113,7 +127,7 @@ def _read(reference: str) -> tuple[Image, Pillow.Image]:
     except OSError:
         pass  # a folder, a member of an archive, or a fault that the reader will tell
     if picture is None:
-        image = read_image(reference)
+        image = read_image(reference, irregular=reading.irregular, pet=reading.pet)
         return image, Pillow.fromarray(gray_picture(image))
     samples = np.asarray(picture)
     array = samples[None] if samples.ndim == 2 else np.moveaxis(samples, -1, 0)
@@ -141,16 +155,18 @@ def _study(image: Image) -> bytes:
     return hashlib.blake2b(str(uid).encode(), digest_size=16).digest() if uid else b""
 
 
-def _mask_values(masks: str, image: Image) -> tuple[tuple[int, ...] | None, Found | None]:
+def _mask_values(masks: str, image: Image, reading: Reading) -> tuple[tuple[int, ...] | None, Found | None]:
     """The class numbers in all masks of an image together, or what is wrong with the first faulty one."""
     values: set[int] = set()
     for mask in masks.split(MASK_SEPARATOR):
         if not os.path.exists(file_of(mask)):
             return None, Found("mask_missing", "has a mask that does not exist")
         try:
-            label = read_label(mask, like=image)
+            label = read_label(mask, like=image, names=reading.names, irregular=reading.irregular)
         except (DataError, MachineError) as error:
-            kind = "mask_off_grid" if OFF_GRID.search(str(error).removeprefix(mask)) else "mask_unreadable"
+            sentence = str(error).removeprefix(mask)
+            kind = "mask_off_grid" if OFF_GRID.search(sentence) else "mask_unreadable"
+            kind = "mask_values" if NO_CLASS.search(sentence) else kind
             return None, Found(kind, f"has a mask that {reason(str(error), mask)}")
         values.update(np.flatnonzero(np.bincount(label.array.ravel())).tolist())
     return tuple(sorted(values)), None

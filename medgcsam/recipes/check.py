@@ -13,6 +13,7 @@ from medgcsam.config import Config
 from medgcsam.errors import ConfigError
 from medgcsam.intake.check import KINDS, check_dataset
 from medgcsam.intake.datasets import open_dataset
+from medgcsam.intake.examine import Reading
 from medgcsam.journal import Journal
 from medgcsam.places import cache_folder
 
@@ -41,10 +42,8 @@ def check_data(config: Config, *, journal: Journal, accept: Sequence[str] = ()) 
     cache = cache_folder(Path(config.output.folder))
     dataset = open_dataset(config.data, base=config.base, cache=cache, task=config.task, strict=False)
     images, patients = len(dataset.table), dataset.table["patient_id"].nunique()
-    structures = len(dataset.classes) if config.task == "segmentation" else None
-    checked = check_dataset(
-        dataset, structures=structures, cache=cache, workers=config.pipeline.workers, bar=journal.bar
-    )
+    reading = Reading(config.image.irregular, config.image.pet, dataset.structures)
+    checked = check_dataset(dataset, reading=reading, cache=cache, workers=config.pipeline.workers, bar=journal.bar)
     kinds = dict(sorted(Counter(fault.kind for fault in checked.faults).items()))
     failing = sum(number for kind, number in kinds.items() if kind not in accept)
     _tell(checked.faults, kinds, accept, journal)

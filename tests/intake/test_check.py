@@ -16,6 +16,7 @@ from scipy.ndimage import gaussian_filter
 from medgcsam.config import DataConfig
 from medgcsam.imaging import Image
 from medgcsam.intake import check_dataset, examine, open_dataset
+from medgcsam.intake.examine import Reading
 
 
 def pixels(seed: int, shape: tuple[int, int] = (64, 64)) -> np.ndarray:
@@ -126,7 +127,7 @@ def test_pixels_that_are_no_numbers(tmp_path, monkeypatch, value):
     """Should a reader let such pixels pass, the check does not."""
     Picture.fromarray(pixels(0)).save(tmp_path / "a.tiff")
     array = np.array([[[0, value]]], np.float32)
-    monkeypatch.setattr(examine, "read_image", lambda path: Image(array=array, unit="raw"))
+    monkeypatch.setattr(examine, "read_image", lambda path, **options: Image(array=array, unit="raw"))
     assert kinds(opened(tmp_path, "a.tiff,1,well,")) == [(2, "not_finite")]
 
 
@@ -148,7 +149,7 @@ def test_patients_that_share_a_study_by_their_dicom_files(tmp_path, monkeypatch)
     """Also where the manifest has no column of studies; the uid itself is not told."""
     studies = {"0": "1.2.3", "1": "1.2.3", "2": "4.5.6"}
 
-    def read(path):
+    def read(path, **options):
         name = Path(path).stem
         image = SimpleNamespace(**vars(Image(array=pixels(int(name))[None].astype(np.float32), unit="raw")))
         image.reference = SimpleNamespace(study_uid=studies[name])
@@ -194,7 +195,10 @@ def test_masks(tmp_path):
         tmp_path, good=good, empty=good * 0, small=good[:32], three=good * 3, absent=None, gray=pixels(3), two=good * 2
     )
     dataset = SimpleNamespace(table=table, faults=(), patients="known")
-    found = [(fault.image, fault.kind) for fault in check_dataset(dataset, structures=2).faults]
+    found = [
+        (fault.image, fault.kind)
+        for fault in check_dataset(dataset, reading=Reading(names={"organ": 1, "lesion": 2})).faults
+    ]
     assert found == [
         ("empty", "mask_empty"),
         ("small", "mask_off_grid"),
@@ -218,7 +222,7 @@ def test_several_masks_of_one_image(tmp_path):
     table = masked(tmp_path, a=good, b=good * 2)
     table.loc[0, "mask"] = "|".join(table["mask"])
     dataset = SimpleNamespace(table=table, faults=(), patients="known")
-    assert kinds(dataset, structures=1) == [(2, "mask_values"), (3, "mask_values")]
+    assert kinds(dataset, reading=Reading(names={"organ": 1})) == [(2, "mask_values"), (3, "mask_values")]
 
 
 def test_a_repeated_check_finds_the_same_without_looking_again(tmp_path):
@@ -253,3 +257,23 @@ def test_the_masks_of_busi(shared_data, tmp_path):
     dataset = SimpleNamespace(table=table.reset_index(drop=True), faults=(), patients="known")
     found = [(fault.kind, fault.image) for fault in check_dataset(dataset).faults if fault.kind.startswith("mask")]
     assert found == [("mask_off_grid", name) for name in listed["file"][wrong]]
+
+
+def test_contours_are_classes_by_the_names_of_the_configuration(shared_data, tmp_path):
+    (tmp_path / "m.csv").write_text(
+        "image,patient_id,mask\n"
+        + "".join(f"{p}/MR_T1/image,{p},{p}/MR_T1/mask/RS.dcm\n" for p in ("STS_001", "STS_002")),
+        "utf-8",
+    )
+
+    def found(structures):
+        data = DataConfig(
+            manifest=str(tmp_path / "m.csv"), root=str(shared_data / "sarcoma_dicom"), structures=structures
+        )
+        dataset = open_dataset(data, base=tmp_path, cache=tmp_path, strict=False)
+        checked = check_dataset(dataset, reading=Reading(names=dataset.structures), cache=tmp_path)
+        return dataset.structures, [fault.kind for fault in checked.faults if fault.kind.startswith("mask")]
+
+    assert found({"tumour": ("GTV*", "2"), "edema": ("Edema",)}) == ({"GTV*|2": 1, "Edema": 2}, [])
+    assert found({"kidney": ("Kidney",)}) == ({"Kidney": 1}, ["mask_values"] * 2)
+    assert found(None) == (None, [])

@@ -214,7 +214,9 @@ def test_a_word_for_nothing_does_not_become_a_finding(tmp_path):
     rows = ["image,patient_id,label", "a.png,1,Mass|Nodule", "b.png,2,No Finding", "c.png,3,Nodule"]
     (tmp_path / "m.csv").write_text("\n".join(rows) + "\n")
     keys = dict.fromkeys(("root", "columns", "classes", "positive", "negative", "label_columns", "patients"))
-    data = SimpleNamespace(**keys | {"manifest": "m.csv", "uncertain": "mask", "exclude_labels": ()})
+    data = SimpleNamespace(
+        **keys | {"manifest": "m.csv", "uncertain": "mask", "exclude_labels": (), "structures": None}
+    )
     with pytest.raises(ConfigError, match="'No Finding' looks like the word for none"):
         open_dataset(data, base=tmp_path, cache=tmp_path, task="multilabel")
     data.negative = "No Finding"
