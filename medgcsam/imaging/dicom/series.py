@@ -11,13 +11,12 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from medgcsam.errors import DataError
-from medgcsam.imaging.dicom.file import open_dataset, sop_class
+from medgcsam.imaging.dicom.file import LABELS, NOT_IMAGES, open_dataset, sop_class
 from medgcsam.imaging.dicom.header import PIXEL_DATA, Header, read_header
 from medgcsam.imaging.faults import faults_of
 from medgcsam.imaging.sniff import HEAD_BYTES, kind_of_bytes
 from medgcsam.imaging.sources import Item
 
-NOT_IMAGES = ("Segmentation", "Surface", "Parametric Map", "Dose", "Real World", "Presentation State", "Spectroscopy")
 LOOK_BYTES = 2**14
 """Most headers end before; of a longer one the whole file is read."""
 HELD_BYTES = 2**30
@@ -80,7 +79,7 @@ def choose_series(items: Sequence[Item], where: str, *, series_uid: str | None =
             continue
         looked = _look(item, whole=series_uid is None and held < HELD_BYTES)
         name = "" if looked is None else UID(class_of(looked.header), validation_mode=IGNORE).name
-        if looked is None or any(word in name for word in NOT_IMAGES) or not _has_pixels(looked.header, name):
+        if looked is None or any(word in name for word in (*LABELS, *NOT_IMAGES)) or not _has_pixels(looked.header, name):
             others += 1
             continue
         uid = looked.header.text(SERIES)
