@@ -79,7 +79,8 @@ def choose_series(items: Sequence[Item], where: str, *, series_uid: str | None =
             continue
         looked = _look(item, whole=series_uid is None and held < HELD_BYTES)
         name = "" if looked is None else UID(class_of(looked.header), validation_mode=IGNORE).name
-        if looked is None or any(word in name for word in (*LABELS, *NOT_IMAGES)) or not _has_pixels(looked.header, name):
+        no_image = looked is None or any(word in name for word in (*LABELS, *NOT_IMAGES))
+        if no_image or not _has_pixels(looked.header, name):
             others += 1
             continue
         uid = looked.header.text(SERIES)
