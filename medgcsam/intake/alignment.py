@@ -6,11 +6,11 @@ import functools
 
 import numpy as np
 
-BATCH = 32
+BATCH = 16
 """Pairs worked on together; more only cost memory."""
 COARSE = 24
 """Rows and columns of the pictures that are aligned first."""
-COARSE_STEPS, FINE_STEPS = 4, 2
+COARSE_STEPS, FINE_STEPS = 3, 2
 PROMISING = 0.7
 """Pairs that are less alike than this after the coarse steps are not aligned further."""
 DETAIL = 2.0

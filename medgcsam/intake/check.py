@@ -53,6 +53,7 @@ KINDS = {
     "mask_missing": "no such mask",
     "mask_unreadable": "a mask that cannot be read",
     "mask_off_grid": "a mask that does not lie on its image",
+    "mask_overlap": "named structures of a mask that overlap",
     "mask_values": "a mask with values that are none of the structures",
     "mask_empty": "a mask without any structure",
     # copies

@@ -24,8 +24,12 @@ MASK_SEPARATOR = "|"  # as in cohort.manifest, which is too heavy for a worker
 CLOSER = 2 * THUMBNAIL
 SMALLEST = 16
 """Pixels per side below which nothing can be learned from an image."""
-NO_CLASS = re.compile(r"which is no class|none of the structures")
-OFF_GRID = re.compile(r"for an image of|in space|frame of reference|outside|\bgrid\b|overlap", re.IGNORECASE)
+MASK_FAULTS = {
+    "mask_values": re.compile(r"which is no class|none of the structures"),
+    "mask_overlap": re.compile(r"overlap another structure"),
+    "mask_off_grid": re.compile(r"for an image of|in space|frame of reference|outside|\bgrid\b", re.IGNORECASE),
+}
+"""What the sentences of ``read_label`` say of a mask, the first that fits."""
 
 
 class Found(NamedTuple):
@@ -69,7 +73,7 @@ def examine(row: tuple[str, str], reading: Reading = PLAIN) -> Examined:
     """Look at one (image reference, mask references joined by "|" or ""); nothing that is wrong raises.
 
     Kinds of faults: missing, unreadable, not_finite, constant, too_small, burned_in_text; mask_missing,
-    mask_unreadable, mask_off_grid, mask_values.
+    mask_unreadable, mask_off_grid, mask_overlap, mask_values.
     """
     image, mask = row
     try:
@@ -162,11 +166,22 @@ def _mask_values(masks: str, image: Image, reading: Reading) -> tuple[tuple[int,
         if not os.path.exists(file_of(mask)):
             return None, Found("mask_missing", "has a mask that does not exist")
         try:
-            label = read_label(mask, like=image, names=reading.names, irregular=reading.irregular)
+            values |= _values_of(mask, image, reading)
         except (DataError, MachineError) as error:
             sentence = str(error).removeprefix(mask)
-            kind = "mask_off_grid" if OFF_GRID.search(sentence) else "mask_unreadable"
-            kind = "mask_values" if NO_CLASS.search(sentence) else kind
+            kind = next((kind for kind, words in MASK_FAULTS.items() if words.search(sentence)), "mask_unreadable")
             return None, Found(kind, f"has a mask that {reason(str(error), mask)}")
-        values.update(np.flatnonzero(np.bincount(label.array.ravel())).tolist())
     return tuple(sorted(values)), None
+
+
+def _values_of(mask: str, image: Image, reading: Reading) -> set[int]:
+    """Class numbers of one mask. Where nobody has named the classes, structures may overlap, as BODY and lung do."""
+    options = {"names": reading.names, "irregular": reading.irregular}
+    try:
+        label = read_label(mask, like=image, **options)
+    except DataError as error:
+        if reading.names is not None or not MASK_FAULTS["mask_overlap"].search(str(error)):
+            raise
+        label = read_label(mask, like=image, overlapping=True, **options)
+        return {number for number, channel in enumerate(label.array, 1) if channel.any()}
+    return set(np.flatnonzero(np.bincount(label.array.ravel())).tolist())

@@ -36,26 +36,28 @@ def slopes(thumbnails: np.ndarray) -> np.ndarray:
 
 
 def explained(
-    first: np.ndarray, first_slopes: np.ndarray, second: np.ndarray, mean: np.ndarray, deviation: np.ndarray
+    first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray], mean: np.ndarray, deviation: np.ndarray
 ) -> np.ndarray:
-    """How much of what makes the second picture special is in the first, shifted, scaled and with another contrast.
+    """How much of what makes two pictures special they share, but for a shift, a scale and another contrast.
 
-    The tangent distance of Simard, LeCun and Denker (NIPS 1992), one-sided, in standard deviations of the data set.
+    The tangent distance of Simard, LeCun and Denker (NIPS 1992), in standard deviations of the data set and with the
+    slopes half way between both pictures, where they describe large steps best.
 
     Args:
-        first, second: coefficients (pairs, COEFFICIENTS); first_slopes: (pairs, 4, COEFFICIENTS).
+        first, second: coefficients (pairs, COEFFICIENTS) and slopes (pairs, 4, COEFFICIENTS).
         mean, deviation: (COEFFICIENTS,) over the data set.
 
     Returns:
-        (pairs,), at most 1: the share of the squared distance of ``second`` from ``mean``.
+        (pairs,), at most 1: the share of their mean squared distance from ``mean`` that is no difference of theirs.
     """
-    directions = np.concatenate([first_slopes, first[:, None]], axis=1) / deviation
-    difference = ((second - first) / deviation)[..., None]
+    slope, middle = (first[1] + second[1]) / 2, (first[0] + second[0]) / 2
+    directions = np.concatenate([slope, middle[:, None]], axis=1) / deviation
+    difference = ((second[0] - first[0]) / deviation)[..., None]
     normal = directions @ directions.transpose(0, 2, 1)
     ridge = DAMPING * np.trace(normal, axis1=1, axis2=2) / 5 + 1e-9
     steps = np.linalg.solve(normal + ridge[:, None, None] * np.eye(5, dtype=np.float32), directions @ difference)
     rest = difference - directions.transpose(0, 2, 1) @ steps
-    special = np.square((second - mean) / deviation).sum(1)
+    special = sum(np.square((one[0] - mean) / deviation).sum(1) for one in (first, second)) / 2
     return 1 - np.square(rest).sum((1, 2)) / np.maximum(special, 1e-9)
 
 

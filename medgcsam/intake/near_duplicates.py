@@ -16,12 +16,12 @@ import numpy as np
 from medgcsam.intake.alignment import similarity
 from medgcsam.intake.frequencies import explained, slopes
 
-SIMILAR, SURE = 0.85, 0.96
-"""Pairs of thumbnails less alike than the first are no copies, those above the second are; the rest is looked at
-again. Copies reach 0.9 to 1, different chest X-rays at most 0.86, phantoms 0.94 (benchmarks/results/near_duplicates.md)."""
+SIMILAR, SURE = 0.85, 0.95
+"""Pairs of thumbnails less alike than the first are no copies, those above the second are; the rest is looked at again.
+Copies reach 0.9 to 1, different chest X-rays at most 0.86, phantoms 0.94 (see benchmarks/near_duplicates.py)."""
 SIMILAR_CLOSER = 0.82
 """Least similarity of copies in thumbnails of twice the size, where different pictures stay below 0.8."""
-EXPLAINED = 0.7
+EXPLAINED = 0.65
 """Least share of the difference from the mean picture that a shift and a scale must explain."""
 NEIGHBOURS = 12
 """Candidates of each image."""
@@ -34,7 +34,7 @@ EXACT = 20_000
 CELLS = 3
 """In larger sets each hash is compared with those that share one of its nearest anchors, so many of them."""
 BLOCK = 1024
-PAIRS = 4096
+PAIRS, AT_ONCE, CACHED = 4096, 32, 256
 
 
 def near_duplicates(
@@ -65,9 +65,11 @@ def near_duplicates(
         pictures, (first, second) = thumbnails(rows), places.reshape(some.shape).T
         if len(hashes) > FEW:
             own, change = hashes[rows].astype(np.float32), slopes(pictures)
-            there = explained(own[first], change[first], own[second], mean, deviation)
-            back = explained(own[second], change[second], own[first], mean, deviation)
-            kept = np.maximum(there, back) >= EXPLAINED
+            shares = [
+                explained((own[a], change[a]), (own[b], change[b]), mean, deviation)
+                for a, b in zip(_cut(first), _cut(second), strict=True)
+            ]
+            kept = np.concatenate(shares) >= EXPLAINED
             some, first, second = some[kept], first[kept], second[kept]
         found = similarity(pictures[first], pictures[second])
         some, found = _confirmed(some[found >= SIMILAR], found[found >= SIMILAR], closer)
@@ -78,15 +80,21 @@ def near_duplicates(
     return np.concatenate(pairs), np.concatenate(alike)
 
 
+def _cut(rows: np.ndarray) -> list[np.ndarray]:
+    """In parts so small that the processor's cache holds what is computed from them."""
+    return [rows[start : start + CACHED] for start in range(0, len(rows), CACHED)]
+
+
 def _confirmed(
     pairs: np.ndarray, alike: np.ndarray, closer: Callable[[int], np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
     """The pairs that are copies in larger thumbnails too, and their similarity there; sure ones stay as they are."""
-    kept = alike >= SURE
-    for place in np.flatnonzero(~kept):
-        first, second = (closer(int(row))[None] for row in pairs[place])
-        alike[place] = similarity(first, second)[0]
-        kept[place] = alike[place] >= SIMILAR_CLOSER
+    doubtful = np.flatnonzero(alike < SURE)
+    for start in range(0, len(doubtful), AT_ONCE):
+        some = doubtful[start : start + AT_ONCE]
+        first, second = (np.stack([closer(int(row)) for row in column]) for column in pairs[some].T)
+        alike[some] = similarity(first, second)
+    kept = alike >= SIMILAR_CLOSER
     return pairs[kept], alike[kept]
 
 

@@ -14,6 +14,7 @@ from PIL import Image as Picture
 from scipy.ndimage import gaussian_filter
 
 from medgcsam.config import DataConfig
+from medgcsam.errors import DataError
 from medgcsam.imaging import Image
 from medgcsam.intake import check_dataset, examine, open_dataset
 from medgcsam.intake.examine import Reading
@@ -277,3 +278,19 @@ def test_contours_are_classes_by_the_names_of_the_configuration(shared_data, tmp
     assert found({"tumour": ("GTV*", "2"), "edema": ("Edema",)}) == ({"GTV*|2": 1, "Edema": 2}, [])
     assert found({"kidney": ("Kidney",)}) == ({"Kidney": 1}, ["mask_values"] * 2)
     assert found(None) == (None, [])
+
+
+def test_nested_structures_are_a_fault_only_where_both_are_named(monkeypatch, tmp_path):
+    def read(mask, like, *, names, irregular, overlapping=False):
+        if not overlapping and (names is None or len(names) > 1):
+            raise DataError(
+                f"{mask} has structures that overlap: 'PTV' overlap another structure in 9 voxels; name ..."
+            )
+        return Image(array=np.ones((2 if overlapping else 1, 64, 64), np.int16), unit="label")
+
+    monkeypatch.setattr(examine, "read_label", read)
+    table = masked(tmp_path, a=np.eye(64))
+    dataset = SimpleNamespace(table=table, faults=(), patients="known")
+    assert kinds(dataset) == []
+    assert kinds(dataset, reading=Reading(names={"GTV": 1})) == []
+    assert kinds(dataset, reading=Reading(names={"GTV": 1, "PTV": 2})) == [(2, "mask_overlap")]
