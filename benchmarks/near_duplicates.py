@@ -148,8 +148,8 @@ def markdown(report: dict) -> str:
     lines = [
         "# Near-duplicates across patients",
         "",
-        f"{facts['machine']}, {facts['date']}; thumbnails of {facts['thumbnail']}x{facts['thumbnail']} pixels, in doubt "
-        "of twice that size.",
+        f"{facts['machine']}, {facts['date']}; thumbnails of {facts['thumbnail']}x{facts['thumbnail']} pixels, "
+        "in doubt of twice that size.",
         "",
         'Copies of every fourth image, put among all others as those of another patient. "Others" are pairs that are',
         "no copy of each other and were not found without the copies: false alarms.",
@@ -177,8 +177,8 @@ def markdown(report: dict) -> str:
         f"NIH ({nih['images']} chest X-rays): {nih['pairs']} pairs of different patients without any copy added.",
         "",
         f"BUSI ({busi['images']} ultrasound images, each taken for a patient of its own): {busi['pairs']} pairs. "
-        f"Of the {busi['listed']} pairs that `dup_group` lists, {busi['listed_found']} are found; {busi['not_listed']} pairs "
-        "are found that it does not list (all are in the .json, for the eye).",
+        f"Of the {busi['listed']} pairs that `dup_group` lists, {busi['listed_found']} are found; "
+        f"{busi['not_listed']} pairs are found that it does not list (all are in the .json, for the eye).",
         *([""] + facts["seen"].splitlines() if facts["seen"] else []),
         "",
         f"Made by `{facts['command']}`.",

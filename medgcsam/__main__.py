@@ -8,12 +8,16 @@ from medgcsam.errors import MedgcsamError
 
 
 def main() -> None:
-    """Entry point of the command line. ``--debug``, anywhere in the command, adds the traceback to an error."""
+    """Entry point of the command line. ``--debug``, anywhere in the command, adds the traceback to an error.
+
+    With ``--json``, an error of a command that has printed no result is ``{"error", "exit_code"}`` on stdout as well.
+    """
     debug = "--debug" in sys.argv[1:]
     if debug:
         sys.argv.remove("--debug")
-    from medgcsam.cli import app
+    from medgcsam.cli import app, options
 
+    options.json_printed = False
     try:
         app()
     except Exception as error:
@@ -33,6 +37,10 @@ def main() -> None:
 
 def _explained(sentence: str, exit_code: int) -> int:
     print(sentence, file=sys.stderr, flush=True)
+    from medgcsam.cli import options
+
+    if "--json" in sys.argv[1:] and not options.json_printed:
+        options.print_json({"error": sentence, "exit_code": exit_code})
     return exit_code
 
 

@@ -8,7 +8,7 @@ import typer
 
 from medgcsam.cli.options import ConfigOption, JsonOption, SetOption, journal, load_config, print_json
 
-EXAMPLE = "Example: medgcsam check --config nih_chest_xray.yaml --accept burned_in_text"
+EXAMPLE = "Example: medgcsam check --config nih_chest_xray.yaml --accept conflicting_labels"
 
 AcceptOption = Annotated[
     list[str] | None,
@@ -16,14 +16,22 @@ AcceptOption = Annotated[
 ]
 
 
+StrictOption = Annotated[bool, typer.Option("--strict", help="Fail for suspicions too: odd_size, burned_in_text.")]
+
+
 def check(
-    config: ConfigOption, overrides: SetOption = None, accept: AcceptOption = None, as_json: JsonOption = False
+    config: ConfigOption,
+    overrides: SetOption = None,
+    accept: AcceptOption = None,
+    strict: StrictOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Read every image and mask, list every fault of the data set; exit code 3 where there is one."""
     from medgcsam.errors import DataError
     from medgcsam.recipes.check import check_data
 
-    result = check_data(load_config(config, overrides), journal=journal(as_json=as_json), accept=accept or ())
+    settings = load_config(config, overrides)
+    result = check_data(settings, journal=journal(as_json=as_json), accept=accept or (), strict=strict)
     if as_json:
         print_json(result)
     if result["failing"]:

@@ -57,4 +57,10 @@ def journal(*, as_json: bool) -> Journal:
 
 def print_json(value: Any) -> None:
     """The machine-readable result of a verb."""
+    global json_printed
+    json_printed = True
     print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+json_printed = False
+"""Whether this command has printed its result, after which an error adds no second document to stdout."""

@@ -70,12 +70,13 @@ def locate(
     label_columns: Mapping[str, str] | None,
     patients: str,
     task: str | None = None,
+    unlabelled: bool = False,
 ) -> dict[str, int]:
     """Position in the header of every standard column that the file has, and of each label column by class name.
 
     A column called by its standard name needs no mapping; a mapping wins over that. Classes in ``label_columns``
     are returned under ``("label", class)``-like keys ``label:CLASS``. A column of labels is needed, except where there
-    are masks and ``task`` asks for no labels.
+    are masks and ``task`` asks for no labels, or where ``unlabelled`` says that there may be none.
 
     Raises:
         ConfigError: a mapped column that is not there, or a needed one (all such at once).
@@ -92,7 +93,7 @@ def locate(
     wrong += [f"the column {column!r} (for {name}){nearest(column, header)}" for name, column in missing]
     masked = ("mask" in wanted or "mask" in header) and task not in ("classification", "multilabel")
     needed = ["image", *(["patient_id"] if patients == "known" else [])]
-    needed += [] if label_columns or masked else ["label"]
+    needed += [] if label_columns or masked or unlabelled else ["label"]
     for name in needed:
         if name not in wanted and name not in header:
             hint = " or set data.patients: unknown" if name == "patient_id" else ""

@@ -36,6 +36,7 @@ def read_manifest(
     label_columns: Mapping[str, str] | None = None,
     uncertain: str = "mask",
     task: str | None = None,
+    unlabelled: bool = False,
     faults: list[Fault] | None = None,
 ) -> pd.DataFrame:
     """The cohort of a manifest.
@@ -52,6 +53,7 @@ def read_manifest(
         label_columns: class -> column holding 1, 0, -1 or nothing, instead of one label column.
         uncertain: what -1 becomes: "mask", "positive" or "negative".
         task: "classification" or "multilabel" where it is known; a classification row without a label is left out.
+        unlabelled: take a manifest without a column of labels, or with an empty one, whatever the task.
         faults: collects the faults of rows instead of raising them.
 
     Returns:
@@ -60,7 +62,7 @@ def read_manifest(
         file of masks has none) and those present of ``mask`` (absolute references, several of one image joined by
         ``|``, empty where there is none), study, site, scanner, date, sex, age, partition (train, validation, test or
         empty). Rows left out are not in it; ``attrs["excluded"]`` counts them by reason (the words of the ``exclude``
-        column reach the outputs).
+        column reach the outputs). ``attrs["labelled"]``: whether any row of the file has a label.
 
     Raises:
         ConfigError: a column that is not there; classes that contradict each other.
@@ -70,11 +72,16 @@ def read_manifest(
     collected: list[Fault] = [] if faults is None else faults
     header, rows, lines, bad = read_rows(path)
     collected += bad
-    places = locate(path, header, columns, label_columns=label_columns, patients=patients, task=task)
+    places = locate(
+        path, header, columns, label_columns=label_columns, patients=patients, task=task, unlabelled=unlabelled
+    )
     frame = pd.DataFrame(rows, columns=range(len(header)), dtype=str)
     names = [name for name in ("image", "patient_id", "mask", *OPTIONAL) if name in places]
     table = pd.DataFrame({name: frame[places[name]] for name in names}).astype(str)
     table["line"] = pd.Series(lines, dtype=str)
+    labelled = bool(label_columns) or ("label" in places and bool((frame[places["label"]] != "").any()))
+    if unlabelled and not labelled:
+        task = None
     if label_columns:
         rules = label_rules(list(label_columns), exclude_labels=exclude_labels, negative=negative, task=task)
         texts = list(zip(*(frame[places[f"label:{name}"]] for name in label_columns), strict=True))
@@ -94,7 +101,7 @@ def read_manifest(
         raise_faults(path, collected)
     first = [name for name in ("image", "case", "line", "patient_id", "label", "mask") if name in table]
     table = table[first + [name for name in OPTIONAL if name in table and name != "exclude"]].reset_index(drop=True)
-    table.attrs["excluded"] = excluded
+    table.attrs |= {"excluded": excluded, "labelled": labelled}
     return table
 
 

@@ -85,7 +85,7 @@ def make_split(
     Args:
         table: from ``read_manifest``.
         split: the ``split`` section.
-        classes, task: as for ``encode_labels``.
+        classes, task: as for ``encode_labels``; a set without labels has no classes, and any task.
         hash_patient, hash_case: name a patient_id, and a ``case`` of the table, as outputs do.
         digests: columns ``source`` and ``pixels`` per row of the table, in its order; None leaves the search for
             identical images out, for a table whose images cannot be read yet.
@@ -178,7 +178,9 @@ def _check_patients(table: pd.DataFrame, partition: pd.Series) -> None:
 
 
 def _cases(table: pd.DataFrame, classes: Sequence[str], task: str) -> dict[str, np.ndarray]:
-    """What every partition needs -> the rows that show it."""
+    """What every partition needs -> the rows that show it; images alone where there are no classes."""
+    if not len(classes):
+        return {"the set": np.ones(len(table), bool)}
     if task != "multilabel":
         codes = encode_labels(table["label"], classes, task)
         return {f"class {name!r}": codes == index for index, name in enumerate(classes)}
@@ -202,6 +204,8 @@ def _check_classes(
         without = [name for name in partitions.NAMES if not (rows & (partition == name).to_numpy()).any()]
         if without:
             missing.append(f"{what} ({number} {'patient' if number == 1 else 'patients'}) in {' and '.join(without)}")
+    if missing and not len(classes):
+        raise DataError(f"a partition has no image: {shorten(missing)}; add patients or choose another split.")
     if missing:
         raise DataError(
             f"a partition has no case of a class: {shorten(missing)}; every class needs patients in each of train, "

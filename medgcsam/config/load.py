@@ -15,7 +15,7 @@ from medgcsam.config.checks import cross_checks
 from medgcsam.config.document import SCALARS, Document, KeyPath, Problem, read_document, read_value
 from medgcsam.config.messages import note, section_of
 from medgcsam.config.settings import choose_setting, resolve_settings
-from medgcsam.config.shipped import find_config, find_data_description, is_shipped
+from medgcsam.config.shipped import find_config, find_data_description, is_shipped, not_a_configuration
 from medgcsam.config.tree import Config
 from medgcsam.config.variables import escape
 from medgcsam.errors import ConfigError
@@ -33,6 +33,8 @@ def load(path: str | Path, overrides: Iterable[str] = (), *, setting: str | None
     """
     source = find_config(path)
     document = read_document(source, _label(source))
+    if "importer" in document.values and "data" not in document.values:
+        raise ConfigError(f"--config {path}: {not_a_configuration(source.name)}")
     for text in overrides:
         _override(document, text)
     for title, field in Config.model_fields.items():

@@ -29,7 +29,7 @@ def note(document: Document, errors: Iterable[Any]) -> list[KeyPath]:
         elif error["type"] == "extra_forbidden":
             message = _unknown(key)
         else:
-            message = _wrong_value(error)
+            message = wrong_value(error)
         if key not in faulty:
             faulty.append(key)
             document.report(key, message)
@@ -114,7 +114,8 @@ _EXPECTED = {
 }
 
 
-def _wrong_value(error: Any) -> str:
+def wrong_value(error: Any) -> str:
+    """One of pydantic's findings about a value, in plain words."""
     kind, context, value = error["type"], error.get("ctx", {}), error["input"]
     if kind == "value_error":
         return str(context["error"])

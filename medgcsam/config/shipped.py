@@ -54,10 +54,21 @@ def find_data_description(name: str | Path, base: Path) -> Path | None:
     return shipped if names_shipped and shipped.is_file() else None
 
 
+def not_a_configuration(name: str) -> str:
+    """What is told where a data description is given in the place of a configuration."""
+    return (
+        "this is a data description, not a configuration; name it in a configuration as data.manifest, such as "
+        f"`data: {{manifest: {name}}}`."
+    )
+
+
 def _not_found(asked: Path, bare: bool) -> str:
     if not bare:
         there = "is a folder" if asked.is_dir() else "does not exist"
         return f"--config {asked}: this file {there}; give the path of a YAML file or the name of a shipped one."
+    described = f"{asked.name.removesuffix('.yaml')}.yaml"
+    if described in shipped_names("data_manifests"):
+        return f"--config {asked}: {not_a_configuration(described)}"
     names = shipped_names("configs")
     near = difflib.get_close_matches(asked.name, [*names, *(name.removesuffix(".yaml") for name in names)], n=1)
     suggestion = f" Did you mean {near[0]}?" if near else ""

@@ -8,7 +8,7 @@ that form no regular grid are refused by name, or, where that is asked for and c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,10 @@ SAME_SPACING = 1e-3
 SAME_POSITION = 1e-3
 """Planes nearer to each other than this, in mm along the normal, are at one position."""
 ROUNDING, LOOSE, TIGHT = 0.11, 0.2, 0.02
-"""How far a plane may lie from the grid between the first and the last: 2 % of a step; or, but for 20 % of a step at
+"""How far along the normal a plane may lie from its place in the grid: 2 % of a step; or, but for 20 % of a step at
 most, the 0.1 mm that arise where positions were rounded to a tenth of a millimetre."""
+SIDEWAYS = 0.5
+"""The same sideways: 2 % of a pixel; or, but for half a pixel at most, these 0.1 mm."""
 WHOLE = 0.1
 MAX_TILT_DEGREES = 0.5
 MIN_SPACING, MAX_SPACING = 1e-5, 1e4
@@ -97,18 +99,24 @@ def stack_planes(
 ) -> Stack:
     """Sort planes by position along their normal and join them into one grid.
 
-    thickness, step: SliceThickness and SpacingBetweenSlices in mm, where the file has them. Between three or more
-        planes neither is used, because the positions say it. One plane is as thick as they say (thickness first; 1 mm,
-        recorded as assumed, without both). Two planes need one of them, as nothing else shows that none is missing.
-    irregular: ``refuse``, or ``resample`` to put tilted planes, gaps and uneven steps onto a regular grid.
+    thickness, step: SliceThickness and SpacingBetweenSlices in mm, where the file has them; of a step below 0 the size
+        counts. Between three or more planes neither is used, because the positions say it. One plane is as thick as
+        they say (thickness first; 1 mm, recorded as assumed, without both). Two planes need one of them, as nothing
+        else shows that none is missing.
+    irregular: ``refuse``, or ``resample`` to put planes that are tilted or out of line, gaps and uneven steps onto a
+        regular grid.
 
-    Raises DataError: mixed size, mixed orientation, mixed spacing, duplicate positions, gap, gantry tilt, too few
-    slices, and numbers that cannot be a geometry. The first five of these and the last are never resampled.
+    The grid is that of the first and the last plane where all lie on it to SAME_POSITION, else the line fitted to all;
+    ``slice_position_error_mm`` is then the largest distance of a plane from its place in the grid.
+
+    Raises DataError: mixed size, mixed orientation, mixed spacing, duplicate positions, gap, gantry tilt, out of line,
+    too few slices, and numbers that cannot be a geometry. The first four of these and the last two are never resampled.
     """
     if irregular not in IRREGULAR:
         raise ValueError(f"irregular is {irregular!r}, expected one of {IRREGULAR}")
     if not planes:
         raise DataError(f"{where} holds no image plane; leave it out.")
+    step = abs(step) if step else None
     _check_numbers(planes, where)
     _check_alike(planes, where)
     if len(planes) == 1:
@@ -119,16 +127,22 @@ def stack_planes(
     order = np.argsort(along, kind="stable")
     along, positions = along[order], positions[order]
     _check_distinct(along, where)
-    faults = [*_uneven(along), *_tilt(positions, along, normal)]
+    first = planes[int(order[0])]
+    slope, aside = _sideways(positions, along, normal, min(first.spacing))
+    faults = [*_uneven(along), *aside]
     if faults and irregular == "refuse":
         raise DataError(f"{where} is no regular volume: {' and '.join(faults)}; leave it out, or ask to resample it.")
-    first = planes[int(order[0])]
     if faults:
         return _regridded(first, positions, order, normal, faults, where)
-    facts = _confirmed(along, thickness, step, where)
-    way = (positions[-1] - positions[0]) / (len(planes) - 1)
+    if len(planes) == 2:
+        _check_neighbours(float(along[1] - along[0]), thickness, step, where)
+    corner, way, off = _line(positions, along, normal, slope)
+    affine = plane_affine(replace(first, position=corner), way)
     spacing = (first.spacing[1], first.spacing[0], float(np.linalg.norm(way)))
-    return Stack(order, plane_affine(first, way), spacing, {"geometry": "regular", "slices": len(planes)} | facts)
+    facts: dict[str, Any] = {"geometry": "regular", "slices": len(planes), "slice_step_source": "positions"}
+    if off > SAME_POSITION:
+        facts["slice_position_error_mm"] = round(off, 4)
+    return Stack(order, affine, spacing, facts)
 
 
 def _check_numbers(planes: Sequence[Plane], where: str) -> None:
@@ -193,10 +207,8 @@ def _check_distinct(along: np.ndarray, where: str) -> None:
 
 def _uneven(along: np.ndarray) -> list[str]:
     """What is wrong with the steps between sorted positions, in words; an empty list where they are even."""
-    count = len(along)
-    mean = (along[-1] - along[0]) / (count - 1)
-    off = np.abs(along - along[0] - mean * np.arange(count))
-    if off.max() <= min(LOOSE * mean, max(TIGHT * mean, ROUNDING)):
+    mean = (along[-1] - along[0]) / (len(along) - 1)
+    if np.abs(_residual(along)).max() <= min(LOOSE * mean, max(TIGHT * mean, ROUNDING)):
         return []
     steps = np.diff(along)
     usual, widest = base_step(steps), float(steps.max())
@@ -215,35 +227,66 @@ def base_step(steps: np.ndarray) -> float:
     return float(np.median(steps[steps <= 1.25 * steps.min()]))
 
 
-def _tilt(positions: np.ndarray, along: np.ndarray, normal: np.ndarray) -> list[str]:
-    """Whether slices slip sideways from one to the next, as those of a tilted gantry do."""
-    aside = positions - positions[0] - np.outer(along - along[0], normal)
-    tangent = np.linalg.norm(aside[1:], axis=1) / (along[1:] - along[0])
-    angle = float(np.degrees(np.arctan(tangent.max())))
-    if angle <= MAX_TILT_DEGREES:
-        return []
-    return [f"gantry tilt, its slices slip sideways by {angle:.1f} degrees"]
+def _sideways(
+    positions: np.ndarray, along: np.ndarray, normal: np.ndarray, pixel: float
+) -> tuple[np.ndarray | None, list[str]]:
+    """How sorted planes slip sideways: (mm per mm along the normal (3,), faults in words); pixel: a spacing in mm.
+
+    The slope is that of the fitted line. It is None where the planes lie upon each other but for what the rounding of
+    positions does, which tilts a few of them by degrees.
+    """
+    limit = min(SIDEWAYS * pixel, max(TIGHT * pixel, ROUNDING))
+    aside = positions - np.outer(along, normal)
+    aside -= aside.mean(0)
+    centred = along - along.mean()
+    slope = centred @ aside / (centred @ centred)
+    angle = float(np.degrees(np.arctan(np.linalg.norm(slope))))
+    if angle > MAX_TILT_DEGREES and np.linalg.norm(aside, axis=1).max() <= limit:
+        return None, []
+    off = float(np.linalg.norm(aside - np.outer(centred, slope), axis=1).max())
+    if off > limit:
+        return slope, [f"slices out of line, up to {off:.2g} mm sideways"]
+    if angle > MAX_TILT_DEGREES:
+        return slope, [f"gantry tilt, its slices slip sideways by {angle:.1f} degrees"]
+    return slope, []
 
 
-def _confirmed(along: np.ndarray, thickness: float | None, step: float | None, where: str) -> dict[str, Any]:
-    """Facts of an even stack; two slices need a word from the header that they are neighbours."""
-    count = len(along)
-    mean = (along[-1] - along[0]) / (count - 1)
-    off = float(np.abs(along - along[0] - mean * np.arange(count)).max())
-    if count == 2:
-        expected = step or thickness
-        if not expected:
-            raise DataError(
-                f"{where} has too few slices: of two, without SliceThickness and SpacingBetweenSlices, "
-                "none can be told from neighbours with one slice missing; export the whole series."
-            )
-        if mean > (1.0 + WHOLE) * step if step else mean > 2 * expected:
-            raise DataError(
-                f"{where} has a gap: two slices {mean:.4g} mm apart, where {expected:.4g} mm is stated; "
-                "export the whole series."
-            )
-    facts: dict[str, Any] = {"slice_step_source": "positions"}
-    return facts | ({"slice_position_error_mm": round(off, 4)} if off > SAME_POSITION else {})
+def _residual(values: np.ndarray) -> np.ndarray:
+    """Values (n,) less the straight line fitted through them at even steps."""
+    count = np.arange(len(values)) - (len(values) - 1) / 2
+    return values - values.mean() - count * (count @ values / (count @ count))
+
+
+def _line(
+    positions: np.ndarray, along: np.ndarray, normal: np.ndarray, slope: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """(first position, way from one to the next, largest distance in mm of a plane from its place) of an even stack."""
+    last = len(positions) - 1
+
+    def farthest(corner: np.ndarray, way: np.ndarray) -> float:
+        return float(np.linalg.norm(positions - corner - np.outer(np.arange(last + 1), way), axis=1).max())
+
+    corner, way = positions[0], (positions[-1] - positions[0]) / last
+    if slope is None or farthest(corner, way) > SAME_POSITION:
+        fitted = along - _residual(along)
+        way = (fitted[-1] - fitted[0]) / last * (normal if slope is None else normal + slope)
+        corner = positions.mean(0) - last / 2 * way
+    return corner, way, farthest(corner, way)
+
+
+def _check_neighbours(apart: float, thickness: float | None, step: float | None, where: str) -> None:
+    """Two slices need a word from the header that they are neighbours."""
+    expected = step or thickness
+    if not expected:
+        raise DataError(
+            f"{where} has too few slices: of two, without SliceThickness and SpacingBetweenSlices, "
+            "none can be told from neighbours with one slice missing; export the whole series."
+        )
+    if apart > (1.0 + WHOLE) * step if step else apart >= (2.0 - WHOLE) * expected:
+        raise DataError(
+            f"{where} has a gap: two slices {apart:.4g} mm apart, where {expected:.4g} mm is stated; "
+            "export the whole series."
+        )
 
 
 def _regridded(

@@ -23,6 +23,7 @@ class Reference:
         put onto a regular grid, one per slice of the source, in its order along the normal.
     frame_numbers: number (from 1) within its object of each of these, or None for single-frame objects.
     files: path of the file of each of these, ``ZIP#member`` in an archive.
+    patient_id: PatientID, only compared with that of labels.
     """
 
     study_uid: str = ""
@@ -32,6 +33,7 @@ class Reference:
     sop_instance_uids: tuple[str, ...] = ()
     frame_numbers: tuple[int, ...] | None = None
     files: tuple[str, ...] = ()
+    patient_id: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -86,17 +86,19 @@ def read_label(
       and becomes 0 and 1; other values are class numbers and stay.
     - NIfTI, NRRD, MetaImage: class numbers, resampled by the affines where the grids differ (``resample.py``).
     - DICOM SEG and RTSTRUCT, or a folder or archive that holds one of them: see ``seg.py`` and ``rtstruct.py``.
-    - DICOM images whose pixels are class numbers, as a file or a series.
+    - DICOM images whose pixels are class numbers: a file, or a series of CT or MR objects.
     - a list of these: united, or one structure per file where ``names`` names the files; see ``labels.py``.
 
     names: ``{structure: class number}``, keys as ``"GTV|GTV_1"`` or ``"tumour*"``; of a label map ``{"2": 1}``. Without
         it every structure is a class, numbered in the file's order, and the numbers of label maps stay.
     overlapping: one channel of 0 and 1 per class, (classes, *like.spatial_shape), instead of one integer channel.
     max_outside: share of a structure that may lie outside of the image; all of it never may.
-    irregular, volume, orientation: as in ``read_image``.
+    irregular, volume, orientation: as in ``read_image``; ``orientation="index"`` lays a label without an orientation
+        onto an oriented image voxel by voxel, which is else refused.
 
     ``source`` says: ``empty``; structures (name -> number), structures_left_out, classes_absent; label_grid (``same``,
-    ``other`` where voxels were resampled or cut, ``not checked``); frame_of_reference and label_series of DICOM labels;
+    ``other`` where voxels were resampled or cut, ``not checked``); frame_of_reference, label_series and patient of
+    DICOM labels (``same`` or ``not checked``); frame_step_mm of a SEG whose frames are further apart than the slices;
     outside (the largest share of a structure that lies outside), structures_lost (smaller than half a voxel).
     Raises DataError for a label of another frame of reference, one that lies outside, structures that overlap in one
     integer channel, values that are no class numbers (fractions, negative, smeared edges, several colours), and

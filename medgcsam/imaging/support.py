@@ -17,6 +17,10 @@ Written by `python -m medgcsam.imaging support --data FOLDER > docs/dicom-suppor
 collections `dicom_variety` and `dicom_series`; a test holds it to what the code does.
 
 A file is read exactly or refused by name, with the reason and what to do. Nothing is guessed.
+
+One kind of value is replaced: padding (PixelPaddingValue, and up to PixelPaddingRangeLimit) of CT, MR and PET becomes
+the smallest true value of the volume where it exceeds that, and `padding_pixels` or `padding_voxels` says how many
+there are. In pictures it is shown black.
 """
 BECOMES = (
     ("CT, MR, PET: a slice, or a series of slices", "volume (column, row, slice); CT in HU where rescaled to it"),
@@ -37,7 +41,13 @@ BECOMES = (
     ),
     ("ultrasound and other pictures in RGB, YBR, palette", "picture with three channels"),
     ("cine of any of these", "picture whose channels are the frames"),
-    ("volumes in colours, whole slide images", "refused"),
+    (
+        "a series of slices in colours that lie in the patient",
+        "volume with three channels, `display`; multi-frame volumes in colours are refused",
+    ),
+    ("a series of CR, DX, US or secondary capture in gray", "refused, also where its files lie in the patient"),
+    ("localisers of CT and MR; CT and MR in inverted gray without a unit", "refused"),
+    ("whole slide images", "refused"),
     ("DICOM SEG, RTSTRUCT", "labels, read by `read_label` only"),
     ("dose, parametric map, report, plan, presentation state, waveform", "refused: no image to learn from"),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -16,54 +17,33 @@ import pandas as pd
 from medgcsam.cohort.faults import Fault, shorten
 from medgcsam.errors import DataError, MachineError
 from medgcsam.imaging import pixel_digest, read_image, source_digest
-from medgcsam.intake.examine import PLAIN, Reading, closer_look, examine
+from medgcsam.intake.examine import MASK_SEPARATOR, PLAIN, Found, Reading, closer_look, examine
+from medgcsam.intake.fault_kinds import KINDS
 from medgcsam.intake.fingerprints import NONE, Fingerprints, fingerprint, same_groups
-from medgcsam.intake.near_duplicates import near_duplicates
-from medgcsam.intake.outliers import inverted, odd_sizes
+from medgcsam.intake.near_duplicates import SURE, near_duplicates
+from medgcsam.intake.outliers import inverted, odd_sizes, too_few
 from medgcsam.intake.table_faults import (
     conflict,
     listed_with_other_labels,
     patients_in_two_partitions,
     shared_studies,
+    similar_patients,
 )
 
 if TYPE_CHECKING:
     from medgcsam.intake.datasets import Dataset
 
-KINDS = {
-    # rows of the manifest
-    "fields": "another number of fields than the header",
-    "image": "no image named",
-    "listed_twice": "an image listed twice",
-    "patient": "no patient_id",
-    "label": "a label that is none of the classes",
-    "partition": "an unknown partition",
-    "patient_in_two_partitions": "a patient in two partitions of the manifest",
-    "shared_study": "patients that share one study",
-    # images
-    "missing": "no such file",
-    "unreadable": "truncated, damaged, refused, or of a kind that is not read",
-    "not_finite": "NaN or infinite pixels",
-    "constant": "one value in every pixel",
-    "too_small": "fewer than 16 pixels along a side",
-    "odd_size": "another size than nearly all other images",
-    "inverted_contrast": "black and white seem exchanged",
-    "burned_in_text": "text seems burned into the pixels",
-    # masks
-    "mask_missing": "no such mask",
-    "mask_unreadable": "a mask that cannot be read",
-    "mask_off_grid": "a mask that does not lie on its image",
-    "mask_overlap": "named structures of a mask that overlap",
-    "mask_values": "a mask with values that are none of the structures",
-    "mask_empty": "a mask without any structure",
-    # copies
-    "identical_images": "identical images of different patients",
-    "near_duplicates": "nearly identical images of different patients",
-    "conflicting_labels": "one image with several labels",
-}
-"""Kinds of faults in words."""
+__all__ = ["KINDS", "Checked", "Copies", "check_dataset"]
+
 Progress = Callable[[int, int], None]
 Bar = Callable[[str], AbstractContextManager[Progress | None]]
+
+LOOK = ": look at it, exclude the row if it is wrong"
+REMEDIES = {
+    **dict.fromkeys(("missing", "mask_missing"), ": put it there, or exclude the row"),
+    **dict.fromkeys(("constant", "burned_in_text"), LOOK),
+}
+"""What to do, where the sentence of a fault does not say it."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +60,13 @@ class Copies:
 class Checked:
     """What a check found: faults in the order of the manifest's lines, pairs of near-duplicates by similarity.
 
-    ``known``: images that an earlier check had looked at.
+    ``known``: images that an earlier check had looked at. ``notes``: what was not looked for, and why, in sentences.
     """
 
     faults: tuple[Fault, ...]
     copies: tuple[Copies, ...]
     known: int
+    notes: tuple[str, ...] = ()
 
 
 def _no_bar(description: str) -> AbstractContextManager[None]:
@@ -129,6 +110,7 @@ def check_dataset(
                 _patients(table),
                 prints.thumbnails,
                 lambda row: closer_look(references[row], reading),
+                labels=pd.factorize(table["label"])[0],
                 progress=advance,
             )
         copies, near = _near(table, pairs, similarity, identical, whose)
@@ -136,15 +118,17 @@ def check_dataset(
         prints.cache.close()
     faults = [
         *dataset.faults,
-        *_image_faults(table, prints),
-        *_mask_faults(table, prints),
+        *_image_faults(table, prints, dataset.root),
+        *_mask_faults(table, prints, dataset.root),
         *patients_in_two_partitions(table),
+        *(similar_patients(table) if dataset.patients == "known" else ()),
         *shared_studies(table, (list(group) for group in same_groups(prints.study))),
         *listed_with_other_labels(table),
         *_identical_images(table, identical, whose),
         *near,
     ]
-    return Checked(tuple(sorted(faults, key=lambda fault: (fault.row, fault.kind))), copies, prints.known)
+    faults.sort(key=lambda fault: (fault.row, fault.kind))
+    return Checked(tuple(faults), copies, prints.known, tuple(too_few(prints.shape, prints.sort)))
 
 
 def _cache(folder: Path | None, reading: Reading) -> Path | None:
@@ -162,16 +146,29 @@ def _patients(table: pd.DataFrame) -> np.ndarray:
     return codes
 
 
-def _image_faults(table: pd.DataFrame, prints: Fingerprints) -> Iterator[Fault]:
-    for row, found in prints.faults.items():
-        for kind, sentence in found:
-            yield from _of_row(table, row, kind, sentence)
+def _image_faults(table: pd.DataFrame, prints: Fingerprints, root: Path) -> Iterator[Fault]:
+    for row, faults in prints.faults.items():
+        for found in faults:
+            yield from _of_row(table, row, found.kind, _told(table, row, found, root))
     for row, usual in odd_sizes(prints.shape, prints.shapes):
         own = prints.shapes[prints.shape[row]][1:]
         sizes = ("x".join(str(length) for length in size) for size in (own, usual))
-        yield from _of_row(table, row, "odd_size", "is {} where nearly all others are {}".format(*sizes))
+        yield from _of_row(table, row, "odd_size", "is {} where nearly all others are {}{}".format(*sizes, LOOK))
     for row in inverted(prints.coefficients, prints.sort):
-        yield from _of_row(table, int(row), "inverted_contrast", "seems to have black and white exchanged")
+        yield from _of_row(table, int(row), "inverted_contrast", f"seems to have black and white exchanged{LOOK}")
+
+
+def _told(table: pd.DataFrame, row: int, found: Found, root: Path) -> str:
+    """The sentence of a fault, which for a mask names its file, and what to do about it."""
+    remedy = REMEDIES.get(found.kind, "")
+    if not found.kind.startswith("mask"):
+        return found.sentence + remedy
+    return f"has the mask {_mask_names(table, row, root)[found.mask]}, which {found.sentence}{remedy}"
+
+
+def _mask_names(table: pd.DataFrame, row: int, root: Path) -> list[str]:
+    """Masks of a row, as seen from the folder of the data set."""
+    return [mask.removeprefix(f"{root}{os.sep}") for mask in table["mask"].iat[row].split(MASK_SEPARATOR)]
 
 
 def _of_row(table: pd.DataFrame, row: int, kind: str, sentence: str) -> Iterator[Fault]:
@@ -180,7 +177,7 @@ def _of_row(table: pd.DataFrame, row: int, kind: str, sentence: str) -> Iterator
         yield Fault(kind, line, case, f"line {line}: {case} {sentence}")
 
 
-def _mask_faults(table: pd.DataFrame, prints: Fingerprints) -> Iterator[Fault]:
+def _mask_faults(table: pd.DataFrame, prints: Fingerprints, root: Path) -> Iterator[Fault]:
     """Empty masks, unless all masks of that label are empty (normal images)."""
     rows = np.flatnonzero(prints.mask != NONE)
     empty = np.array([not any(values) for values in prints.masks], bool)[prints.mask[rows]]
@@ -188,7 +185,8 @@ def _mask_faults(table: pd.DataFrame, prints: Fingerprints) -> Iterator[Fault]:
     filled = set(labels[~empty])
     for row in rows[empty]:
         if table["label"].iat[row] == "" or table["label"].iat[row] in filled:
-            yield from _of_row(table, int(row), "mask_empty", "has an empty mask")
+            names = ", ".join(_mask_names(table, int(row), root))
+            yield from _of_row(table, int(row), "mask_empty", f"has an empty mask, {names}{LOOK}")
 
 
 def _identical(table: pd.DataFrame, prints: Fingerprints, reading: Reading) -> Iterator[np.ndarray]:
@@ -235,7 +233,8 @@ def _identical_images(table: pd.DataFrame, groups: list[np.ndarray], whose: str)
 def _near(
     table: pd.DataFrame, pairs: np.ndarray, similarity: np.ndarray, identical: list[np.ndarray], whose: str
 ) -> tuple[tuple[Copies, ...], list[Fault]]:
-    """Near-duplicates that are not identical, the most similar first, and a fault for each pair."""
+    """Near-duplicates that are not identical, the most similar first, and a fault for each pair; a pair of one patient
+    is a conflict of labels, where it is one of copies without doubt."""
     groups = np.arange(len(table)) + len(table)
     for number, rows in enumerate(identical):
         groups[rows] = number
@@ -245,6 +244,10 @@ def _near(
     copies, faults = [], []
     for number in np.argsort(-similarity, kind="stable"):
         rows, alike = table.iloc[pairs[number]], float(similarity[number])
+        if rows["patient_id"].nunique() == 1 and rows["patient_id"].iat[0]:
+            if alike >= SURE:  # pictures of one patient are alike without being copies
+                faults.append(conflict(rows, f"are nearly identical (similarity {alike:.2f}) images of one patient"))
+            continue
         (first, second), lines = rows["case"], tuple(int(line) for line in rows["line"])
         copies.append(Copies(first, second, lines, round(alike, 3)))
         labels = f", labelled {' and '.join(rows['label'])}" if rows["label"].nunique() > 1 else ""

@@ -31,7 +31,7 @@ class Dataset:
     two-class set (else None), ``title`` that of its description (empty without one), ``root`` the folder that its image
     names count from, ``excluded`` the number of images
     left out by reason. ``structures`` are ``names`` for ``read_label``, None where every structure of a mask counts.
-    ``faults`` is empty unless the set was opened to be checked.
+    ``faults`` is empty unless the set was opened to be checked. ``labelled``: whether any row has a label.
     """
 
     table: pd.DataFrame
@@ -50,6 +50,7 @@ class Dataset:
     excluded: Mapping[str, int] = field(default_factory=dict)
     faults: tuple[Fault, ...] = ()
     structures: Mapping[str, int] | None = None
+    labelled: bool = True
 
 
 def open_dataset(
@@ -59,6 +60,7 @@ def open_dataset(
     cache: Path,
     task: str | None = None,
     strict: bool = True,
+    unlabelled: bool = False,
     synthetic_patients: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
@@ -71,6 +73,7 @@ def open_dataset(
         cache: where manifests and synthetic cohorts are made.
         task: "classification" or "multilabel"; None leaves what only one of them allows to ``encode_labels``.
         strict: False collects faults of rows in ``Dataset.faults`` instead of raising them, for ``check_dataset``.
+        unlabelled: open a set without labels too, whatever the task; it has no classes then, unless they are named.
         synthetic_patients: make a synthetic cohort of so many patients instead of the described number, for a trial.
         progress: told (done, total) while a synthetic cohort is made.
 
@@ -103,21 +106,24 @@ def open_dataset(
         label_columns=settings["label_columns"],
         uncertain=data.uncertain,
         task=task,
+        unlabelled=unlabelled,
         faults=None if strict else faults,
     )
     classes = tuple(settings["label_columns"] or settings["classes"] or _seen(table["label"], task))
+    labelled = table.attrs["labelled"]
     facts = {} if description is None else description.model_dump(include={*_FACTS})
     return Dataset(
         table=table,
         root=folder.absolute(),
         classes=classes,
-        positive=_positive(data.positive, description, classes, task),
+        positive=_positive(data.positive, description, classes, task) if labelled or classes else None,
         manifest_path=manifest,
         manifest_sha256=file_sha256(manifest),
         patients=settings["patients"],
         excluded=table.attrs["excluded"],
         faults=tuple(faults),
         structures=_structures(data, description),
+        labelled=labelled,
         **{"title": "", **facts},
     )
 

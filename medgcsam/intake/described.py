@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from medgcsam.cohort.columns import STANDARD
 from medgcsam.cohort.faults import nearest
 from medgcsam.config import load
+from medgcsam.config.messages import wrong_value
 from medgcsam.config.shipped import find_config, find_data_description, shipped_names
 from medgcsam.errors import ConfigError, DataError
 from medgcsam.imaging import sniff_kind
@@ -45,10 +46,11 @@ def find_description(name: str) -> Description:
     if path is not None and "importer" in _keys(path):
         return read_description(path)
     try:
-        config = load(find_config(name))
+        found = find_config(name)
     except ConfigError as error:
         known = ", ".join(shipped_names("data_manifests"))
-        raise ConfigError(f"--config {name}: {error} The shipped data descriptions are {known}.") from error
+        raise ConfigError(f"{error} The shipped data descriptions are {known}.") from error
+    config = load(found)
     manifest = Path(config.data.manifest)
     path = find_data_description(manifest, config.base) if manifest.suffix in (".yaml", ".yml") else None
     if path is None:
@@ -117,9 +119,13 @@ def with_selection(described: Description, given: Mapping[str, Any]) -> Descript
     try:
         select = Selection.model_validate(described.select.model_dump() | wanted)
     except ValidationError as error:
-        told = "; ".join(f"--{str(entry['loc'][0]).replace('_', '-')}: {entry['msg']}" for entry in error.errors())
-        raise ConfigError(f"{told}.") from error
-    return described.model_copy(update={"select": select})
+        told = "; ".join(
+            f"--{str(entry['loc'][0]).replace('_', '-')}: {wrong_value(entry)}" for entry in error.errors()
+        )
+        raise ConfigError(f"{told}; correct the option.") from error
+    # Whoever gives a pattern says where the patients are named, also in a set that names none by itself.
+    patients = "known" if "patient_pattern" in wanted else described.patients
+    return described.model_copy(update={"select": select, "patients": patients})
 
 
 def guess_kind(source: Path) -> str:

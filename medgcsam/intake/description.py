@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from medgcsam.cohort.columns import STANDARD
 from medgcsam.cohort.faults import nearest
+from medgcsam.config.messages import wrong_value
 from medgcsam.errors import ConfigError, DataError
 
 DATA_VARIABLE = "MEDGCSAM_DATA"
@@ -64,6 +65,13 @@ class Computed(_Strict):
     separator: str = ";"
 
 
+class NoFinding(_Strict):
+    """The column that holds 1 where no class of ``label_columns`` is present, those in ``not_about`` set aside."""
+
+    column: str
+    not_about: tuple[str, ...] = ()
+
+
 class Selection(_Strict):
     """What an importer takes of a folder; which keys count depends on the importer."""
 
@@ -107,6 +115,7 @@ class Description(_Strict):
     positive: str | None = None
     negative: str | None = None
     label_columns: dict[str, str] | None = None
+    no_finding: NoFinding | None = None
     structures: dict[str, int] | None = None
     patients: Literal["known", "unknown"] = "known"
     synthetic: bool = False
@@ -148,6 +157,11 @@ def read_description(path: Path) -> Description:
     missing = [name for name in needed if getattr(description, name) is None]
     if missing:
         raise ConfigError(f"{path}: importer {description.importer} also needs the key {' and '.join(missing)}.")
+    rule = description.no_finding
+    strangers = [] if rule is None else [n for n in rule.not_about if n not in (description.label_columns or {})]
+    if strangers or (rule is not None and not description.label_columns):
+        told = f"names {strangers[0]!r}, which is" if strangers else "needs classes, but there are"
+        raise ConfigError(f"{path}: no_finding {told} none of label_columns; correct it.")
     return description
 
 
@@ -157,7 +171,7 @@ def _tell(entry: dict) -> str:
         return f"unknown key {key!r}{nearest(key, Description.model_fields)}"
     if entry["type"] == "missing":
         return f"the key {key!r} is missing"
-    return f"{key}: {entry['msg']}"
+    return f"{key}: {wrong_value(entry)}"
 
 
 def data_folder(description: Description, root: Path | None) -> Path:

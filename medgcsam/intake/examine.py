@@ -33,10 +33,12 @@ MASK_FAULTS = {
 
 
 class Found(NamedTuple):
-    """A fault of one image, for people: ``sentence`` goes on after the image's name."""
+    """A fault of one image, for people: ``sentence`` goes on after the name of the image, of masks after that of the
+    image's mask number ``mask``."""
 
     kind: str
     sentence: str
+    mask: int = 0
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,9 @@ def _picture_faults(image: Image, gray: np.ndarray) -> list[Found]:
     if min(gray.shape) < SMALLEST:
         size = "x".join(str(length) for length in image.spatial_shape)
         faults.append(Found("too_small", f"has only {size} pixels"))
-    if has_text(gray, span):
+    if str(image.source.get("burned_in_annotation", "")).strip().upper() == "YES":
+        faults.append(Found("burned_in_text", "has text burned into its pixels, its header says so"))
+    elif has_text(gray, span):
         faults.append(Found("burned_in_text", "seems to have text burned into its pixels"))
     return faults
 
@@ -162,15 +166,15 @@ def _study(image: Image) -> bytes:
 def _mask_values(masks: str, image: Image, reading: Reading) -> tuple[tuple[int, ...] | None, Found | None]:
     """The class numbers in all masks of an image together, or what is wrong with the first faulty one."""
     values: set[int] = set()
-    for mask in masks.split(MASK_SEPARATOR):
+    for number, mask in enumerate(masks.split(MASK_SEPARATOR)):
         if not os.path.exists(file_of(mask)):
-            return None, Found("mask_missing", "has a mask that does not exist")
+            return None, Found("mask_missing", "does not exist", number)
         try:
             values |= _values_of(mask, image, reading)
         except (DataError, MachineError) as error:
             sentence = str(error).removeprefix(mask)
             kind = next((kind for kind, words in MASK_FAULTS.items() if words.search(sentence)), "mask_unreadable")
-            return None, Found(kind, f"has a mask that {reason(str(error), mask)}")
+            return None, Found(kind, reason(str(error), mask), number)
     return tuple(sorted(values)), None
 
 

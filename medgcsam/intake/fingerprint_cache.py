@@ -20,7 +20,7 @@ from medgcsam.errors import MachineError
 from medgcsam.intake.examine import MASK_SEPARATOR, Examined, Found, file_of
 from medgcsam.intake.pictures import THUMBNAIL
 
-FORMAT = 1
+FORMAT = 2
 """Raise it when reading or examining changes: what was kept before is then not used."""
 SAVED_EVERY = 2.0
 """Seconds of work that are lost at most when the process is killed."""

@@ -98,6 +98,7 @@ def fingerprint(
             if progress is not None:
                 progress(done, total)
     finally:
+        results.close()  # stops the workers where this one was stopped
         table.cache.save()
     return table.finished(known)
 

@@ -43,20 +43,22 @@ def near_duplicates(
     thumbnails: Callable[[np.ndarray], np.ndarray],
     closer: Callable[[int], np.ndarray],
     *,
+    labels: np.ndarray | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of images of different patients that are copies of each other.
+    """Pairs of images of different patients, or of one patient with different labels, that are copies of each other.
 
     Args:
         hashes: (n, m), ``frequencies.coefficients`` of the thumbnails; rows of zeros take no part.
         patients: int (n,), equal for images of one patient.
         thumbnails: gives those of rows, uint8 (len(rows), size, size); closer: gives one of twice the size, of one row.
+        labels: int (n,), equal for images of one label; None looks at pairs of different patients alone.
         progress: told (done, total) in pairs compared.
 
     Returns:
         Pairs, int64 (pairs, 2), the smaller row first and ascending, and their similarity, float32 (pairs,).
     """
-    candidates = candidate_pairs(hashes, patients)
+    candidates = candidate_pairs(hashes, patients, labels)
     mean, deviation = _spread(hashes[hashes.any(1)])
     pairs, alike = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.float32)]
     for start in range(0, len(candidates), PAIRS):
@@ -98,19 +100,26 @@ def _confirmed(
     return pairs[kept], alike[kept]
 
 
-def candidate_pairs(hashes: np.ndarray, patients: np.ndarray) -> np.ndarray:
+def candidate_pairs(hashes: np.ndarray, patients: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
     """Pairs worth a closer look, int64 (pairs, 2), the smaller row first and ascending; see ``near_duplicates``."""
     rows = np.flatnonzero(hashes.any(1))
     if len(rows) <= FEW:
         first, second = np.triu_indices(len(rows), 1)
         pairs = np.stack([rows[first], rows[second]], axis=1)
-        return pairs[patients[pairs[:, 0]] != patients[pairs[:, 1]]]
+        different = [one[pairs[:, 0]] != one[pairs[:, 1]] for one in (patients, labels) if one is not None]
+        return pairs[np.logical_or.reduce(different)]
     mean, deviation = _spread(hashes[rows])
-    vectors = (hashes[rows].astype(np.float32) - mean) / deviation
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
-    codes = []
-    for cell in _cells(vectors):
-        first, second = _neighbours(vectors, patients[rows], cell)
+    vectors = hashes[rows].astype(np.float32)  # in place from here on: of a million images they are 250 MB
+    vectors -= mean
+    vectors /= deviation
+    vectors /= np.maximum(np.sqrt(np.einsum("ij,ij->i", vectors, vectors)), 1e-6)[:, None]
+    codes, owner = [], patients[rows]
+    searches = ((cell, owner) for cell in _cells(vectors))
+    if labels is not None:
+        label = labels[rows]
+        searches = itertools.chain(searches, ((cell, label) for cell in _disagreeing(owner, label)))
+    for cell, owners in searches:
+        first, second = _neighbours(vectors, owners, cell)
         low, high = np.minimum(first, second), np.maximum(first, second)
         codes.append(np.unique(rows[low] * len(hashes) + rows[high]))
     pairs = np.unique(np.concatenate(codes))
@@ -142,14 +151,22 @@ def _cells(vectors: np.ndarray) -> Iterator[np.ndarray]:
         yield order[start:end] // CELLS
 
 
-def _neighbours(vectors: np.ndarray, patients: np.ndarray, cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows, and for each up to NEIGHBOURS others of the cell that are of another patient and alike."""
+def _disagreeing(patients: np.ndarray, labels: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows of each patient whose images have several labels."""
+    order = np.lexsort((labels, patients))
+    for rows in np.split(order, np.flatnonzero(np.diff(patients[order])) + 1):
+        if labels[rows[0]] != labels[rows[-1]]:
+            yield rows
+
+
+def _neighbours(vectors: np.ndarray, owner: np.ndarray, cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows, and for each up to NEIGHBOURS others of the cell that are of another owner and alike."""
     firsts, seconds = [], []
-    inside, owners = vectors[cell], patients[cell]
+    inside, owners = vectors[cell], owner[cell]
     for start in range(0, len(cell), BLOCK):
         block = cell[start : start + BLOCK]
         closeness = vectors[block] @ inside.T
-        closeness[patients[block][:, None] == owners] = -1
+        closeness[owner[block][:, None] == owners] = -1
         count = min(NEIGHBOURS, len(cell) - 1)
         best = np.argpartition(closeness, -count, axis=1)[:, -count:] if count else np.zeros((len(block), 0), int)
         alike = np.take_along_axis(closeness, best, axis=1) >= ALIKE

@@ -34,6 +34,18 @@ def odd_sizes(shape: np.ndarray, sizes: tuple[tuple[int, ...], ...]) -> Iterator
             yield int(row), spatial[usual]
 
 
+def too_few(shape: np.ndarray, sort: np.ndarray) -> Iterator[str]:
+    """A sentence for what is not looked for, as fewer than ENOUGH images can be compared; arguments as above, below."""
+    number = int(np.count_nonzero(shape >= 0))
+    if 0 < number < ENOUGH:
+        yield f"odd_size is not looked for: {number} readable images, fewer than {ENOUGH}"
+    counts = np.bincount(sort[sort >= 0])
+    counts = counts[(counts > 0) & (counts < ENOUGH)]
+    if len(counts):
+        kinds = "their kind" if len(counts) == 1 else f"each of their {len(counts)} kinds"
+        yield f"inverted_contrast is not looked for among {counts.sum()} images: fewer than {ENOUGH} of {kinds}"
+
+
 def inverted(coefficients: np.ndarray, sort: np.ndarray) -> np.ndarray:
     """Rows whose pattern of bright and dark is the opposite of that of their sort, ascending.
 

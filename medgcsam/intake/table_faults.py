@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 import pandas as pd
@@ -19,6 +20,32 @@ def patients_in_two_partitions(table: pd.DataFrame) -> Iterator[Fault]:
         names = sorted(rows["partition"].unique())
         sentence = f"patient {patient} has images in {' and '.join(names)} (lines {shorten(rows['line'])})"
         yield _fault("patient_in_two_partitions", rows, sentence)
+
+
+def similar_patients(table: pd.DataFrame) -> Iterator[Fault]:
+    """One fault per set of patients whose names differ in capitals, spaces or leading zeros alone: 0012 and 12.
+
+    Where the manifest gives partitions, only names that lie in different ones matter.
+    """
+    rows = table[table["patient_id"] != ""]
+    names = rows["patient_id"].unique()
+    plain = rows["patient_id"].map(dict(zip(names, map(_plain, names), strict=True)))
+    several = rows.groupby(plain)["patient_id"].transform("nunique") > 1
+    for _, group in rows[several].groupby(plain[several], sort=False):
+        parts = set(group["partition"]) - {""} if "partition" in group else set()
+        if len(parts) == 1:
+            continue
+        patients = shorten(dict.fromkeys(group["patient_id"]))
+        where = f" in {' and '.join(sorted(parts))}" if parts else ""
+        sentence = (
+            f"the patients {patients}{where} differ in capitals, spaces or leading zeros alone (lines "
+            f"{shorten(group['line'])}): if they are one patient, give them one patient_id"
+        )
+        yield _fault("similar_patients", group, sentence)
+
+
+def _plain(name: str) -> str:
+    return "".join(re.sub(r"(?<![\d.])0+(?=\d)", "", name.casefold()).split())
 
 
 def shared_studies(table: pd.DataFrame, groups: Iterable[list[int]]) -> Iterator[Fault]:

@@ -34,16 +34,21 @@ def in_order(
     """``function`` of each of ``total`` items, in order. It lies at the top of a module that is quick to import.
 
     ``workers`` processes help this one, which begins at once while they start. Where one of them cannot start or is
-    killed for memory, the rest is done here. Items are drawn shortly before their turn.
+    killed for memory, the rest is done here. Items are drawn shortly before their turn. Closing the generator stops the
+    workers at once, and they end by themselves when this process dies.
     """
     if workers < 1 or total < 2:
         yield from map(function, items)
         return
     size = max(1, min(LARGEST_CHUNK, total // (8 * (workers + 1))))
-    pool = ProcessPoolExecutor(workers, mp_context=_context(), initializer=_leave_interrupts_to_the_parent)
+    pool, finished = ProcessPoolExecutor(workers, mp_context=_context(), initializer=_follow_the_parent), False
     try:
         yield from _shared(function, _chunks(items, size), pool, ahead=2 * workers)
+        finished = True
     finally:
+        if not finished:  # stopped, or an error: nobody wants what the workers are at
+            for process in list((getattr(pool, "_processes", None) or {}).values()):
+                process.terminate()
         pool.shutdown(cancel_futures=True)
 
 
@@ -101,5 +106,13 @@ def _each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Res
     return [function(item) for item in items]
 
 
-def _leave_interrupts_to_the_parent() -> None:
+def _follow_the_parent() -> None:
+    """Ctrl-C is the parent's to handle, SIGTERM ends the worker, and so does the death of its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)

@@ -11,63 +11,84 @@ from typing import Any
 from medgcsam.cohort.faults import Fault, nearest
 from medgcsam.config import Config
 from medgcsam.errors import ConfigError
-from medgcsam.intake.check import KINDS, check_dataset
+from medgcsam.intake.check import check_dataset
 from medgcsam.intake.datasets import open_dataset
 from medgcsam.intake.examine import Reading
+from medgcsam.intake.fault_kinds import KINDS, SUSPICIONS
 from medgcsam.journal import Journal
 from medgcsam.places import cache_folder
+from medgcsam.recipes.stopping import resumable
 
+WORDS = ("suspicion", "accepted")
 DRAWN = 1000
 """Most faults that are drawn as a table on a terminal; more are plain lines."""
 
 
-def check_data(config: Config, *, journal: Journal, accept: Sequence[str] = ()) -> dict[str, Any]:
+def check_data(config: Config, *, journal: Journal, accept: Sequence[str] = (), strict: bool = False) -> dict[str, Any]:
     """Read every image and mask of the configuration's data set and say each fault.
 
-    ``accept``: kinds of faults that are told, but are none of those that the result counts as ``failing``.
+    ``accept``: kinds of faults that are told, but are none of those that the result counts as ``failing``. Suspicions
+    (``SUSPICIONS``) are none of these either, unless ``strict``. A set without labels is checked without them.
 
     Returns:
-        {"manifest", "images", "patients", "excluded", "faults": [{"kind", "row", "image", "sentence"}], "kinds":
-        {kind: number}, "copies": [{"first", "second", "lines", "similarity"}], "accepted": [kinds], "failing": number}.
+        {"manifest", "images", "patients", "labelled", "excluded", "notes": [what was not looked for],
+        "faults": [{"kind", "row", "image", "sentence"}], "kinds": {kind: number},
+        "copies": [{"first", "second", "lines", "similarity"}], "accepted": [kinds], "suspicions": [kinds],
+        "failing": number}.
 
     Raises:
         ConfigError: an accepted kind that does not exist, or a faulty configuration.
         DataError: the manifest is absent or has no rows.
         MachineError: the cache cannot be written.
+        Interrupted: SIGINT or SIGTERM; the same command goes on.
     """
     for kind in accept:
         if kind not in KINDS:
             hint = nearest(kind, KINDS)
             raise ConfigError(f"--accept {kind}: there is no such kind of fault{hint}; they are {', '.join(KINDS)}.")
     cache = cache_folder(Path(config.output.folder))
-    dataset = open_dataset(config.data, base=config.base, cache=cache, task=config.task, strict=False)
+    dataset = open_dataset(config.data, base=config.base, cache=cache, task=config.task, strict=False, unlabelled=True)
     images, patients = len(dataset.table), dataset.table["patient_id"].nunique()
     reading = Reading(config.image.irregular, config.image.pet, dataset.structures)
-    checked = check_dataset(dataset, reading=reading, cache=cache, workers=config.pipeline.workers, bar=journal.bar)
+    workers = config.pipeline.workers
+    with resumable("check"):
+        checked = check_dataset(dataset, reading=reading, cache=cache, workers=workers, bar=journal.bar)
+    notes = [*checked.notes]
+    if not dataset.labelled:
+        notes.insert(0, "the manifest has no labels: checked without them, not usable for training yet")
     kinds = dict(sorted(Counter(fault.kind for fault in checked.faults).items()))
-    failing = sum(number for kind, number in kinds.items() if kind not in accept)
-    _tell(checked.faults, kinds, accept, journal)
+    suspicions = () if strict else SUSPICIONS
+    words = {kind: "suspicion" for kind in suspicions} | {kind: "accepted" for kind in accept}
+    counts = Counter({word: sum(kinds.get(kind, 0) for kind in words if words[kind] == word) for word in WORDS})
+    failing = len(checked.faults) - counts.total()
+    _tell(checked.faults, kinds, words, journal)
+    for note in (*notes, *(f"{number} rows left out: {reason}" for reason, number in dataset.excluded.items())):
+        journal.say(f"note: {note}")
     journal.say(
         f"{dataset.title or dataset.manifest_path.name}: {images} images of {patients} patients, {failing} fault(s)"
-        + (f", {len(checked.faults) - failing} accepted" if accept else "")
+        + (f", {counts['suspicion']} suspicion(s)" if counts["suspicion"] else "")
+        + (f", {counts['accepted']} accepted" if accept else "")
         + (f"; {checked.known} images had been checked before" if checked.known else "")
     )
     return {
         "manifest": str(dataset.manifest_path),
         "images": images,
         "patients": patients,
+        "labelled": dataset.labelled,
         "excluded": dict(dataset.excluded),
+        "notes": notes,
         "faults": [asdict(fault) for fault in checked.faults],
         "kinds": kinds,
         "copies": [asdict(copies) for copies in checked.copies],
         "accepted": sorted(set(accept)),
+        "suspicions": sorted(suspicions),
         "failing": failing,
     }
 
 
-def _tell(faults: Sequence[Fault], kinds: Mapping[str, int], accept: Sequence[str], journal: Journal) -> None:
-    """The faults, then one line per kind with its number and its meaning: as a table that fits the terminal where there
-    is one, else as plain lines that other programs can search."""
+def _tell(faults: Sequence[Fault], kinds: Mapping[str, int], words: Mapping[str, str], journal: Journal) -> None:
+    """The faults, then one line per kind with its number, its meaning and its word where it is no failure: as a table
+    that fits the terminal where there is one, else as plain lines that other programs can search."""
     if journal.stream.isatty() and not journal.quiet and 0 < len(faults) <= DRAWN:
         from rich.box import SIMPLE_HEAD
         from rich.console import Console
@@ -83,4 +104,4 @@ def _tell(faults: Sequence[Fault], kinds: Mapping[str, int], accept: Sequence[st
         for fault in faults:
             journal.say(f"{fault.kind:<{width}}  {fault.sentence}")
     for kind, number in kinds.items():
-        journal.say(f"{number:>8}  {KINDS[kind]} ({kind}{', accepted' if kind in accept else ''})")
+        journal.say(f"{number:>8}  {KINDS[kind]} ({', '.join((kind, words[kind]) if kind in words else (kind,))})")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from medgcsam.errors import ConfigError
 from medgcsam.journal import Journal
@@ -31,8 +34,11 @@ def import_folder(
         overwrite: replace a manifest that is there.
 
     Returns:
-        {"manifest", "left_out_file", "images", "patients", "patients_known", "masks", "labels", "left_out",
-        "structures", "scanned", "notes"}; ``left_out`` and ``labels`` are counts, ``patients`` None where unknown.
+        {"manifest", "left_out_file", "scanned", "images", "patients", "patients_known", "groups", "multilabel",
+        "labels", "labels_not_known", "without_label", "masks", "modalities", "partitions", "left_out", "structures",
+        "notes"}; ``labels`` are images per class, ``labels_not_known`` those that do not say whether it is present,
+        ``left_out`` items per reason; ``patients`` is None where unknown, and ``groups`` says whether the column
+        patient_id holds something else then.
 
     Raises:
         ConfigError: the manifest exists, or the data set has no importer of files.
@@ -50,6 +56,8 @@ def import_folder(
         raise ConfigError(f"{output}: this file exists; name another one with --output, or add --overwrite.")
     with journal.bar("looking through files") as advance:
         imported = COLLECTORS[description.importer](description, folder, advance)
+    if description.patients == "known" and any(row.get("patient_id") for row in imported.rows):
+        imported.keep_patients("no patient")
     imported = _in_class_words(imported, description)
     if not imported.structures and description.structures:
         imported.structures = dict(description.structures)
@@ -77,7 +85,12 @@ def _in_class_words(imported: Imported, description: Description) -> Imported:
 def _summary(imported: Imported, description: Description, output: Path, left_out: Path) -> dict[str, Any]:
     rows = imported.rows
     known = description.patients == "known" and imported.patients_known
-    labels = Counter(row["label"] for row in rows if row.get("label"))
+    texts = [[part.strip() for part in row["label"].split("|")] for row in rows if row.get("label")]
+    multilabel = bool(description.label_columns or description.negative) or any(
+        len(parts) > 1 or parts[0].startswith("?") for parts in texts
+    )
+    parts = Counter(part for parts in texts for part in parts)
+    not_known = {name.removeprefix("?"): number for name, number in parts.most_common() if name.startswith("?")}
     return {
         "manifest": str(output),
         "left_out_file": str(left_out),
@@ -85,7 +98,11 @@ def _summary(imported: Imported, description: Description, output: Path, left_ou
         "images": len(rows),
         "patients": len({row.get("patient_id") for row in rows}) if known else None,
         "patients_known": known,
-        "labels": dict(labels.most_common()),
+        "groups": not known and any(row.get("patient_id") for row in rows),
+        "multilabel": multilabel,
+        "labels": {name: number for name, number in parts.most_common() if not name.startswith("?")},
+        "labels_not_known": not_known,
+        "without_label": len(rows) - len(texts),
         "masks": sum(1 for row in rows if row.get("mask")),
         "modalities": dict(Counter(row["modality"] for row in rows if row.get("modality")).most_common()),
         "partitions": dict(Counter(row["partition"] for row in rows if row.get("partition")).most_common()),
@@ -99,9 +116,11 @@ def _say(result: Mapping[str, Any], description: Description, journal: Journal) 
     journal.say(f"{description.title}: {result['scanned']}")
     patients = f"of {result['patients']:,} patients" if result["patients"] is not None else "of unknown patients"
     journal.say(f"{'taken':<10} {result['images']:>8,}  images {patients}, {result['masks']:,} with a mask")
-    for name in ("modalities", "labels", "partitions"):
+    for name in ("modalities", "labels", "labels_not_known", "partitions"):
         if result[name]:
-            journal.say(f"{'':<10} {'':>8}  {name}: {_counts(result[name])}")
+            journal.say(f"{'':<10} {'':>8}  {name.replace('_', ' ')}: {_counts(result[name])}")
+    if result["labels"] and result["without_label"]:
+        journal.say(f"{'':<10} {result['without_label']:>8,}  of them without a label")
     journal.say(f"{'left out':<10} {sum(result['left_out'].values()):>8,}  files, series or rows")
     for reason, number in list(result["left_out"].items())[:_SHOWN]:
         journal.say(f"{'':<10} {number:>8,}  {reason}")
@@ -119,21 +138,48 @@ def _say(result: Mapping[str, Any], description: Description, journal: Journal) 
 
 
 def _say_configuration(result: Mapping[str, Any], description: Description, journal: Journal) -> None:
-    """The keys that a configuration needs to use the manifest."""
-    journal.say("to use it, in a configuration:")
-    journal.say("  data:")
-    journal.say(f"    manifest: {shown(Path(result['manifest']))}")
-    if description.classes:
-        journal.say(f"    classes: [{', '.join(description.classes)}]")
-    elif description.label_columns:
-        journal.say(f"    classes: [{', '.join(description.label_columns)}]")
+    """A configuration that works as it is printed, and for which verbs it does."""
+    path = Path(result["manifest"])
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", path.stem).strip("._-") or "manifest"
+    if result["labels"] or result["labels_not_known"]:
+        journal.say(f"to use it, write a configuration, {name}.yaml:")
+    else:
+        journal.say("no labels: not usable for training yet")
+        journal.say(f"to check images and masks, write a configuration, {name}.yaml:")
+    data: dict[str, Any] = {"manifest": shown(path)}
+    if description.classes or description.label_columns:
+        data["classes"] = list(description.label_columns or description.classes or ())
     if description.positive:
-        journal.say(f"    positive: {description.positive}")
-    if not result["patients_known"]:
-        journal.say("    patients: unknown     # each image counts as a patient, and every output says so")
+        data["positive"] = description.positive
     if result["structures"]:
-        numbers = ", ".join(f"{name} = {number}" for name, number in result["structures"].items())
-        journal.say(f"classes of the masks: {numbers}")
+        data["structures"] = _structures(result["structures"], description)
+    journal.say(f"  name: {_flow(name)}")
+    if result["multilabel"]:
+        journal.say("  task: multilabel")
+    journal.say("  data:")
+    for key, value in data.items():
+        journal.say(f"    {key}: {_flow(value)}")
+    if not result["patients_known"]:
+        counted = (
+            "groups of the column patient_id are kept together"
+            if result["groups"]
+            else "each image counts as a patient"
+        )
+        journal.say(f"    patients: unknown     # {counted}, and every output says so")
+    journal.say(f"and check it: medgcsam check --config {name}.yaml")
+
+
+def _structures(structures: Mapping[str, int], description: Description) -> dict[str, list[str]]:
+    """``data.structures``: segments and contours by their names, those of other masks by their numbers."""
+    named = description.importer == "dicom" and description.select.labels in ("seg", "rtstruct")
+    ordered = sorted(structures.items(), key=lambda item: item[1])
+    return {name: [name if named else str(number)] for name, number in ordered}
+
+
+def _flow(value: Any) -> str:
+    """A value in one line of YAML."""
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=100_000)
+    return text.removesuffix("...\n").strip()
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -172,3 +172,18 @@ def test_a_task_of_labels_needs_labels_beside_masks(write_csv, task):
     assert len(read_manifest(path)) == 1
     with pytest.raises(ConfigError, match="'label'"):
         read_manifest(path, task=task)
+
+
+@pytest.mark.parametrize("rows", [("image,patient_id", "a.png,1"), ("image,patient_id,label", "a.png,1,")])
+def test_a_manifest_without_labels_is_taken_where_that_is_allowed(write_csv, rows):
+    path = write_csv(*rows)
+    with pytest.raises((ConfigError, DataError), match=r"label"):
+        read_manifest(path, task="classification")
+    table = read_manifest(path, task="classification", classes=["well", "ill"], unlabelled=True)
+    assert (list(table["case"]), list(table["label"]), table.attrs["labelled"]) == (["a.png"], [""], False)
+
+
+def test_rows_without_a_label_among_labelled_ones_stay_out_of_a_classification(write_csv):
+    path = write_csv("image,patient_id,label", "a.png,1,well", "b.png,2,")
+    table = read_manifest(path, task="classification", unlabelled=True)
+    assert (list(table["case"]), table.attrs["labelled"]) == (["a.png"], True)

@@ -130,3 +130,67 @@ def test_what_cannot_be_resampled_stays_refused_when_resampling_is_asked_for():
             stack_planes(planes, "series", irregular="resample")
     with pytest.raises(ValueError, match="irregular"):
         stack_planes(stack_at([0, 3, 6]), "series", irregular="resmple")
+
+
+@pytest.mark.parametrize(("moved", "count"), [(90, 100), (0, 100), (99, 100), (2, 5)])
+def test_a_slice_beside_the_others_is_refused_wherever_it_lies(moved, count):
+    planes = stack_at([3.0 * n for n in range(count)], spacing=(0.8, 0.7))
+    aside = planes[moved]
+    planes[moved] = plane(aside.position + [2.1, 0, 0], spacing=(0.8, 0.7))
+    with pytest.raises(DataError, match=r"out of line, up to (1\.\d|2|2\.\d) mm sideways"):
+        stack_planes(planes, "series")
+    planes[moved] = plane(aside.position + [0.05, 0, 0], spacing=(0.8, 0.7))
+    stack = stack_planes(planes, "series")
+    assert stack.facts["slice_position_error_mm"] == pytest.approx(0.05, abs=0.03)
+
+
+def test_a_bow_is_no_line():
+    planes = [plane([2 * np.sin(np.pi * n / 99), 0, 3.0 * n]) for n in range(100)]
+    with pytest.raises(DataError, match="out of line"):
+        stack_planes(planes, "series")
+
+
+def test_how_far_a_slice_may_lie_aside_shrinks_with_the_pixels():
+    for spacing, sound in ((0.7, True), (0.05, False)):
+        planes = stack_at([0.0, 1, 2, 3, 4, 5], spacing=(spacing, spacing))
+        planes[3] = plane(planes[3].position + [0.08, 0, 0], spacing=(spacing, spacing))
+        if sound:
+            assert 0.05 < stack_planes(planes, "series").facts["slice_position_error_mm"] < 0.08
+        else:
+            with pytest.raises(DataError, match="out of line"):
+                stack_planes(planes, "series")
+
+
+@settings(max_examples=60, deadline=None)
+@given(turn=st.tuples(*[st.floats(-3, 3)] * 3), step=st.sampled_from([0.6, 1.0, 3.0]), count=st.integers(4, 60))
+def test_positions_of_an_oblique_series_may_be_rounded_to_a_tenth_of_a_millimetre(turn, step, count):
+    frame = Rotation.from_rotvec(turn).as_matrix()
+    true = [frame @ [3.33, 4.44, 5.55 + step * n] for n in range(count)]
+    planes = [plane(np.round(position, 1), frame=frame, spacing=(0.8, 0.7)) for position in true]
+    stack = stack_planes(planes, "series")
+    for n, position in enumerate(true):
+        assert np.linalg.norm((stack.affine @ [0, 0, n, 1])[:3] * [-1, -1, 1] - position) < 0.2
+    # what is recorded is the distance of the slice that lies farthest from its place in the grid
+    placed = np.array([(stack.affine @ [0, 0, n, 1])[:3] * [-1, -1, 1] for n in range(count)])
+    given = np.array([planes[n].position for n in stack.order])
+    worst = np.linalg.norm(placed - given, axis=1).max()
+    assert stack.facts.get("slice_position_error_mm", 0) == pytest.approx(worst, abs=1.1e-3)
+    # and where the slices are stacked, they are stacked along their normal
+    assert abs(stack.affine[:3, 2] @ ([-1, -1, 1] * normal_of(planes[0]))) / stack.spacing[2] > np.cos(np.radians(0.5))
+
+
+@pytest.mark.parametrize("degrees", [1.0, 3.0, 14.0])
+def test_a_tilt_is_told_from_rounding(degrees):
+    heights = [1.0 * n for n in range(30)]
+    planes = stack_at(heights, slip=np.tan(np.radians(degrees)))
+    planes = [plane(np.round(one.position, 1)) for one in planes]
+    with pytest.raises(DataError, match=f"gantry tilt, its slices slip sideways by {degrees:.0f}.0 degrees"):
+        stack_planes(planes, "series")
+
+
+@pytest.mark.parametrize(("options", "sound"), [
+    ({"step": -3.0}, True), ({"step": -1.5}, False), ({"thickness": 1.5}, False), ({"thickness": 1.6}, True),
+])  # fmt: skip
+def test_two_slices_by_a_negative_step_or_twice_their_thickness_apart(options, sound):
+    test_two_slices_need_a_header_that_makes_them_neighbours(options, sound)
+    assert stack_planes([plane([0, 0, 7])], "slice", step=-4.0).spacing == (0.5, 2.0, 4.0)

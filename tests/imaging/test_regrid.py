@@ -89,3 +89,17 @@ def test_an_absurd_extent_is_refused_before_memory_is_asked_for():
     planes = [Plane(np.array([0, 4e5 * k, k]), *np.eye(3)[:2], (0.01, 0.01), (512, 512)) for k in (0.0, 1.0, 2.0)]
     with pytest.raises(DataError, match="over the limit"):
         stack_planes(planes, "series", irregular="resample")
+
+
+def test_a_slice_that_lies_aside_is_put_where_it_belongs():
+    array, planes = sampled([0, 3, 6, 9, 12, 15], (0, 0), np.eye(3))
+    moved = planes[2].position + [2 * 0.8, 0, 0]  # by two pixels along the row, so that it shows other places
+    planes[2] = Plane(moved, planes[2].along_row, planes[2].along_column, planes[2].spacing, planes[2].shape)
+    array[..., 2] += 2 * 0.8 * -GRADIENT[0]
+    stack = stack_planes(planes, "series", irregular="resample")
+    assert stack.facts["geometry"].startswith("resampled: slices out of line")
+    result, outside = regridded(array, stack.resampling)
+    assert result.shape == (1, COLUMNS + 2, ROWS, 6)
+    assert outside == 7 * ROWS * 2 - 2 * ROWS
+    expected = object_at(stack, result.shape[1:])
+    assert np.allclose(result[0, 2:COLUMNS], expected[2:COLUMNS], atol=1e-3)

@@ -8,16 +8,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image as Picture
 from scipy.ndimage import gaussian_filter
 
 from medgcsam.config import DataConfig
-from medgcsam.errors import DataError
 from medgcsam.imaging import Image
 from medgcsam.intake import check_dataset, examine, open_dataset
-from medgcsam.intake.examine import Reading
 
 
 def pixels(seed: int, shape: tuple[int, int] = (64, 64)) -> np.ndarray:
@@ -81,7 +78,7 @@ def test_every_fault_at_once(tmp_path):
     sentences = {(fault.row, fault.kind): fault.sentence for fault in faults}
     assert "a.png, twin.png (lines 2, 3)" in sentences[2, "identical_images"]
     assert "ill and well" in sentences[2, "conflicting_labels"]
-    assert sentences[6, "missing"] == "line 6: absent.png does not exist"
+    assert sentences[6, "missing"] == "line 6: absent.png does not exist: put it there, or exclude the row"
     assert str(tmp_path) not in sentences[4, "unreadable"]
     assert "patient 7" in sentences[8, "patient_in_two_partitions"]
     assert "1.png is listed with the labels ill and well (lines 8, 10)" in sentences[8, "conflicting_labels"]
@@ -120,7 +117,7 @@ def test_near_duplicates_across_patients_are_told_with_their_similarity(tmp_path
     assert (copies.first, copies.second, copies.lines) == ("a.png", "copy.jpg", (2, 4))
     assert 0.9 < copies.similarity <= 1
     assert "well and ill" in fault.sentence
-    assert kinds(opened(tmp_path, "a.png,1,well,", "b.png,2,well,", "copy.jpg,1,ill,")) == []
+    assert kinds(opened(tmp_path, "a.png,1,well,", "b.png,2,well,", "copy.jpg,1,well,")) == []
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -130,6 +127,78 @@ def test_pixels_that_are_no_numbers(tmp_path, monkeypatch, value):
     array = np.array([[[0, value]]], np.float32)
     monkeypatch.setattr(examine, "read_image", lambda path, **options: Image(array=array, unit="raw"))
     assert kinds(opened(tmp_path, "a.tiff,1,well,")) == [(2, "not_finite")]
+
+
+def test_text_that_only_the_header_tells_of(tmp_path, monkeypatch):
+    read = examine.read_image
+
+    def with_header(path, **options):
+        image = read(path, **options)
+        image.source["burned_in_annotation"] = "YES" if path.endswith("a.tiff") else "NO"
+        return image
+
+    monkeypatch.setattr(examine, "read_image", with_header)
+    for number, name in enumerate("ab"):
+        Picture.fromarray(pixels(number)).save(tmp_path / f"{name}.tiff")
+    (fault,) = check_dataset(opened(tmp_path, "a.tiff,1,well,", "b.tiff,2,ill,")).faults
+    assert (fault.kind, fault.row) == ("burned_in_text", 2)
+    assert "its header says so" in fault.sentence
+
+
+def test_near_copies_of_one_patient_with_other_labels(tmp_path):
+    """Among few images, which are compared pair by pair, and among many, which are not."""
+    rows = []
+    for number in range(40):
+        save(tmp_path / f"{number}.png", number)
+        rows.append(f"{number}.png,P{number},well,")
+    Picture.fromarray(pixels(0)).resize((90, 80), Picture.Resampling.BICUBIC).save(tmp_path / "copy.png")
+    for some in (rows[:4], rows):
+        (fault,) = [
+            f for f in check_dataset(opened(tmp_path, *some, "copy.png,P0,ill,")).faults if f.kind != "odd_size"
+        ]
+        assert (fault.kind, fault.row) == ("conflicting_labels", 2)
+        assert "0.png, copy.png are nearly identical" in fault.sentence
+        assert "the labels ill and well" in fault.sentence
+        assert "conflicting_labels" not in dict(kinds(opened(tmp_path, *some, "copy.png,P0,well,"))).values()
+
+
+@pytest.mark.parametrize("other", ["p 01", "P01", "P1", "p1 "])
+def test_patients_whose_names_hardly_differ(tmp_path, other):
+    for number in range(3):
+        save(tmp_path / f"{number}.png", number)
+    rows = ["0.png,P 01,well", f"1.png,{other},ill", "2.png,P10,ill"]
+
+    def found(*parts):
+        header = "image,patient_id,label" + ",partition" * bool(parts)
+        lines = [",".join(filter(None, pair)) for pair in zip(rows, parts or ("",) * 3, strict=True)]
+        return check_dataset(opened(tmp_path, *lines, header=header)).faults
+
+    (fault,) = found("train", "test", "train")
+    assert (fault.kind, fault.row) == ("similar_patients", 2)
+    assert "P 01" in fault.sentence
+    assert "in test and train" in fault.sentence
+    assert "lines 2, 3" in fault.sentence
+    assert found("train", "train", "test") == ()
+    assert [fault.kind for fault in found()] == ["similar_patients"]
+
+
+def test_pictures_of_unknown_patients_may_have_similar_names(tmp_path):
+    for number, name in enumerate(("1.png", "01.png")):
+        save(tmp_path / name, number)
+    (tmp_path / "m.csv").write_text("image,label\n1.png,well\n01.png,ill\n")
+    data = DataConfig(manifest="m.csv", patients="unknown")
+    assert kinds(open_dataset(data, base=tmp_path, cache=tmp_path, strict=False)) == []
+
+
+def test_what_is_not_looked_for_in_a_small_set_is_said(tmp_path):
+    rows = []
+    for number in range(20):
+        save(tmp_path / f"{number}.png", number)
+        rows.append(f"{number}.png,{number},well,")
+    few, enough = (check_dataset(opened(tmp_path, *some)).notes for some in (rows[:19], rows))
+    assert [note.split()[0] for note in few] == ["odd_size", "inverted_contrast"]
+    assert all("fewer than 20" in note for note in few)
+    assert enough == ()
 
 
 def test_pixels_that_a_reader_refuses_as_no_numbers(tmp_path):
@@ -178,54 +247,6 @@ def test_an_odd_size_and_an_inverted_image_among_many(tmp_path):
     assert "64x50 where nearly all others are 64x64" in checked.faults[1].sentence
 
 
-def masked(folder: Path, **masks: np.ndarray | None) -> pd.DataFrame:
-    """A table of pictures with these masks; None is a mask that is not there."""
-    rows = []
-    for number, (name, mask) in enumerate(masks.items()):
-        save(folder / f"{name}.png", number)
-        if mask is not None:
-            Picture.fromarray(mask.astype(np.uint8)).save(folder / f"{name}_mask.png")
-        rows.append((str(folder / f"{name}.png"), name, str(number + 2), name, "", str(folder / f"{name}_mask.png")))
-    return pd.DataFrame(rows, columns=["image", "case", "line", "patient_id", "label", "mask"])
-
-
-def test_masks(tmp_path):
-    good = np.zeros((64, 64))
-    good[20:30, 20:30] = 1
-    table = masked(
-        tmp_path, good=good, empty=good * 0, small=good[:32], three=good * 3, absent=None, gray=pixels(3), two=good * 2
-    )
-    dataset = SimpleNamespace(table=table, faults=(), patients="known")
-    found = [
-        (fault.image, fault.kind)
-        for fault in check_dataset(dataset, reading=Reading(names={"organ": 1, "lesion": 2})).faults
-    ]
-    assert found == [
-        ("empty", "mask_empty"),
-        ("small", "mask_off_grid"),
-        ("three", "mask_values"),
-        ("absent", "mask_missing"),
-        ("gray", "mask_unreadable"),
-    ]
-    assert "mask_values" not in dict(kinds(dataset)).values()
-
-
-def test_empty_masks_of_normal_images_are_no_fault(tmp_path):
-    good = np.eye(64)
-    table = masked(tmp_path, a=good, b=good * 0, c=good * 0, d=good * 0)
-    table["label"] = ["ill", "ill", "normal", "normal"]
-    dataset = SimpleNamespace(table=table, faults=(), patients="known")
-    assert kinds(dataset) == [(3, "mask_empty")]
-
-
-def test_several_masks_of_one_image(tmp_path):
-    good = np.eye(64)
-    table = masked(tmp_path, a=good, b=good * 2)
-    table.loc[0, "mask"] = "|".join(table["mask"])
-    dataset = SimpleNamespace(table=table, faults=(), patients="known")
-    assert kinds(dataset, reading=Reading(names={"organ": 1})) == [(2, "mask_values"), (3, "mask_values")]
-
-
 def test_a_repeated_check_finds_the_same_without_looking_again(tmp_path):
     save(tmp_path / "a.png", 0)
     (tmp_path / "b.png").write_bytes(save(tmp_path / "c.png", 1)[:700])
@@ -242,55 +263,3 @@ def test_breastmnist_holds_one_image_twice_with_conflicting_labels(shared_data, 
     faults = [fault for fault in check_dataset(dataset).faults if fault.kind in wanted]
     assert Counter(fault.kind for fault in faults) == wanted
     assert "breastmnist.npz#train/115, breastmnist.npz#test/76" in faults[0].sentence
-
-
-def test_the_masks_of_busi(shared_data, tmp_path):
-    """Its known fault, one mask whose size is not that of its image; the empty masks are those of normal images."""
-    folder = shared_data / "breast_ultrasound_masks"
-    listed = pd.read_csv(folder / "labels.csv", dtype=str, keep_default_na=False)
-    wrong = listed["mask_size_mismatch"] != ""
-    some = pd.concat([listed[wrong], listed[~wrong & (listed["label"] == "normal")][:4], listed[~wrong][:4]])
-    places = some["file"].str.rpartition("/")[0]
-    names = [text.split(";") for text in some["masks"]]
-    masks = ["|".join(f"{folder}/{place}/{name}" for name in own) for place, own in zip(places, names, strict=True)]
-    table = pd.DataFrame({"image": [f"{folder}/{name}" for name in some["file"]], "case": some["file"], "mask": masks})
-    table = table.assign(line=[str(n + 2) for n in range(len(some))], patient_id=some["dup_group"], label=some["label"])
-    dataset = SimpleNamespace(table=table.reset_index(drop=True), faults=(), patients="known")
-    found = [(fault.kind, fault.image) for fault in check_dataset(dataset).faults if fault.kind.startswith("mask")]
-    assert found == [("mask_off_grid", name) for name in listed["file"][wrong]]
-
-
-def test_contours_are_classes_by_the_names_of_the_configuration(shared_data, tmp_path):
-    (tmp_path / "m.csv").write_text(
-        "image,patient_id,mask\n"
-        + "".join(f"{p}/MR_T1/image,{p},{p}/MR_T1/mask/RS.dcm\n" for p in ("STS_001", "STS_002")),
-        "utf-8",
-    )
-
-    def found(structures):
-        data = DataConfig(
-            manifest=str(tmp_path / "m.csv"), root=str(shared_data / "sarcoma_dicom"), structures=structures
-        )
-        dataset = open_dataset(data, base=tmp_path, cache=tmp_path, strict=False)
-        checked = check_dataset(dataset, reading=Reading(names=dataset.structures), cache=tmp_path)
-        return dataset.structures, [fault.kind for fault in checked.faults if fault.kind.startswith("mask")]
-
-    assert found({"tumour": ("GTV*", "2"), "edema": ("Edema",)}) == ({"GTV*|2": 1, "Edema": 2}, [])
-    assert found({"kidney": ("Kidney",)}) == ({"Kidney": 1}, ["mask_values"] * 2)
-    assert found(None) == (None, [])
-
-
-def test_nested_structures_are_a_fault_only_where_both_are_named(monkeypatch, tmp_path):
-    def read(mask, like, *, names, irregular, overlapping=False):
-        if not overlapping and (names is None or len(names) > 1):
-            raise DataError(
-                f"{mask} has structures that overlap: 'PTV' overlap another structure in 9 voxels; name ..."
-            )
-        return Image(array=np.ones((2 if overlapping else 1, 64, 64), np.int16), unit="label")
-
-    monkeypatch.setattr(examine, "read_label", read)
-    table = masked(tmp_path, a=np.eye(64))
-    dataset = SimpleNamespace(table=table, faults=(), patients="known")
-    assert kinds(dataset) == []
-    assert kinds(dataset, reading=Reading(names={"GTV": 1})) == []
-    assert kinds(dataset, reading=Reading(names={"GTV": 1, "PTV": 2})) == [(2, "mask_overlap")]

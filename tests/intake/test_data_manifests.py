@@ -41,24 +41,28 @@ def rows(imported: Imported, *columns: str) -> list[tuple[str, ...]]:
 def test_chexpert(tmp_path):
     folder = tmp_path / "CheXpert-v1.0-small"
     frontal, lateral = "train/patient00001/study1/view1_frontal.jpg", "train/patient00001/study1/view2_lateral.jpg"
-    touch(folder, frontal, lateral)
+    healthy = "train/patient00002/study1/view1_frontal.jpg"
+    touch(folder, frontal, lateral, healthy)
     table(
         folder / "train.csv", f"Path,Sex,Age,Frontal/Lateral,AP/PA,{FINDINGS}",
-        f"CheXpert-v1.0-small/{frontal},Female,68,Frontal,AP,1.0,,,,,,-1.0,,,0.0,1.0,,,1.0",
+        f"CheXpert-v1.0-small/{frontal},Female,68,Frontal,AP,,,,,,,-1.0,,,0.0,1.0,,,1.0",
+        f"CheXpert-v1.0-small/{healthy},Male,41,Frontal,AP,1.0,,,,,,,,,0.0,,,,",
         f"CheXpert-v1.0-small/{lateral},Female,68,Lateral,,1.0,,,,,,,,,0.0,,,,1.0",
     )  # fmt: skip
     imported = take("chexpert", folder)
     assert rows(imported, "image", "patient_id", "study", "sex", "age") == [
-        (frontal, "patient00001", "patient00001/study1", "Female", "68")
+        (frontal, "patient00001", "patient00001/study1", "Female", "68"),
+        (healthy, "patient00002", "patient00002/study1", "Male", "41"),
     ]
-    (label,) = (row["label"].split("|") for row in imported.rows)
+    assert imported.rows[1]["label"] == "?Support Devices", "No Finding is about all the others"
+    label = imported.rows[0]["label"].split("|")
     assert label[:2] == ["Pleural Effusion", "Support Devices"]
     assert set(label[2:]) == {f"?{name}" for name in FINDINGS.split(",")} - {
         "?No Finding", "?Pneumothorax", "?Pleural Effusion", "?Support Devices"
     }  # fmt: skip
     assert imported.reasons() == {"Frontal/Lateral is Lateral": 1}
     dataset = open_dataset(DataConfig(manifest="chexpert.yaml", root=str(folder)), base=tmp_path, cache=tmp_path / "c")
-    assert dataset.table["label"][0] == imported.rows[0]["label"]
+    assert list(dataset.table["label"]) == [row["label"] for row in imported.rows]
     assert "No Finding" not in dataset.classes
 
 

@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 from medgcsam.intake import near_duplicates as module
 from medgcsam.intake.alignment import similarity
 from medgcsam.intake.examine import CLOSER
-from medgcsam.intake.frequencies import COEFFICIENTS, ORDER, coefficients, slopes
+from medgcsam.intake.frequencies import COEFFICIENTS, ORDER, coefficients, explained, slopes
 from medgcsam.intake.near_duplicates import FEW, candidate_pairs, near_duplicates
 from medgcsam.intake.pictures import THUMBNAIL, thumbnail
 
@@ -41,6 +41,8 @@ EDITS = {
     "larger": lambda picture: picture.resize((400, 390), Picture.Resampling.BICUBIC),
     "cropped": lambda picture: picture.crop((12, 3, 235, 232)),
     "contrast": lambda picture: picture.point([40 + value // 2 for value in range(256)]),
+    "brighter": lambda picture: picture.point([min(255, round(40 + 0.8 * value)) for value in range(256)]),
+    "fainter": lambda picture: picture.point([round(60 + 0.5 * value) for value in range(256)]),
     "all": lambda picture: jpeg(picture.crop((0, 9, 230, 236)).resize((200, 200), Picture.Resampling.BICUBIC)),
 }
 
@@ -127,6 +129,13 @@ def test_similarity_does_not_ask_which_is_the_crop(clouds):
     np.testing.assert_allclose(similarity(whole, part), similarity(part, whole), atol=0.03)
 
 
+def test_another_contrast_counts_for_nothing(clouds):
+    pictures = thumbnails(clouds[:8]).astype(np.float32)
+    moved = np.roll(pictures, 1, axis=2)
+    np.testing.assert_allclose(similarity(pictures, 0.5 * moved + 60), similarity(pictures, moved), atol=1e-3)
+    assert similarity(pictures, 0.3 * pictures + 90).min() > 0.999
+
+
 def test_chest_radiographs_of_different_patients_are_not_confused(shared_data: Path):
     folder = shared_data / "chest_xray_nih" / "images"
     names = sorted(path.name for path in folder.iterdir())[::3]
@@ -148,3 +157,13 @@ def test_busi_pairs_that_are_listed_are_found(shared_data: Path):
     twins = [files for files in groups.values() if len(files) == 2][:8]
     pictures = [Picture.open(folder / name).convert("L") for files in twins for name in files]
     assert set(found(pictures)) == {(2 * number, 2 * number + 1) for number in range(8)}
+
+
+def test_what_a_crop_changes_is_explained_and_what_another_picture_changes_is_not(clouds):
+    whole = thumbnails(clouds)
+    cropped = thumbnails([picture.crop((10, 10, 230, 230)) for picture in clouds])
+    spread = coefficients(whole).mean(0), coefficients(whole).std(0)
+    parts, cut, others = ((coefficients(p), slopes(p)) for p in (whole, cropped, np.roll(whole, 1, axis=0)))
+    assert np.quantile(explained(parts, cut, *spread), 0.1) > 0.8
+    assert np.quantile(explained(parts, others, *spread), 0.9) < 0.3
+    np.testing.assert_allclose(explained(parts, cut, *spread), explained(cut, parts, *spread), atol=0.01)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset
 
+from medgcsam.errors import DataError
 from medgcsam.imaging.dicom.file import sop_class
 from medgcsam.imaging.dicom.functional_groups import frame_header, has_groups
 from medgcsam.imaging.dicom.pet import pet_scale
@@ -17,12 +18,30 @@ STORAGE = "1.2.840.10008.5.1.4.1.1."
 CT = {STORAGE + end for end in ("2", "2.1", "2.2")}
 MR = {STORAGE + end for end in ("4", "4.1", "4.3", "4.4")}
 PET = {STORAGE + end for end in ("128", "128.1", "130")}
+NUCLEAR = {STORAGE + "20"}
 """Storage classes: the plain, the enhanced and the legacy-converted enhanced ones (PS3.4 B.5)."""
 
 
 def is_section(ds: Dataset) -> bool:
     """Whether an object is CT, MR or PET by its storage class; screenshots of them are not."""
     return sop_class(ds) in CT | MR | PET
+
+
+def is_hounsfield(kind: str, said: str) -> bool:
+    """Whether CT values are Hounsfield units: rescaled (``rescale``, ``table``) to a type that is HU.
+
+    The type of a rescale need not be given where it is HU (PS3.3 C.8.2.1.1.2), that of a table must (C.11.1.1).
+    """
+    return said in (("", "HU") if kind == "rescale" else ("HU",)) and kind != "none"
+
+
+def check_gray(photometric: str, sop: str, unit: str, where: str) -> None:
+    """Refuse inverted gray in arbitrary units: whether its high values are strong signal, nothing says."""
+    if photometric.strip() == "MONOCHROME1" and unit == "raw" and sop not in PET:
+        raise DataError(
+            f"{where} is a cross-section in inverted gray (MONOCHROME1) without a unit, so which of its values are "
+            "high cannot be told; export it as MONOCHROME2."
+        )
 
 
 def section_values(stored: np.ndarray, ds: Dataset, where: str, *, pet: str) -> tuple[np.ndarray, str, dict[str, Any]]:
@@ -40,20 +59,35 @@ def section_values(stored: np.ndarray, ds: Dataset, where: str, *, pet: str) -> 
         values[n] = rescaled * factor
         rescales.append(modality)
     facts = facts | rescales[0]
+    _check_one_unit(ds, rescales, where)
     if any(modality != rescales[0] for modality in rescales):
         facts["rescale"] = "per frame"
     padding = padding_mask(stored, ds)
     if padding is not None:
         values[padding] = np.minimum(values[padding], values[~padding].min())
         facts["padding_pixels"] = int(padding.sum())
-    if sop_class(ds) in CT and _in_hounsfield(ds, rescales, len(stored)):
+    if sop_class(ds) in CT and is_hounsfield(rescales[0]["modality_lut"], _said(frame_header(ds, 0))):
         unit = "HU"
+    check_gray(str(ds.PhotometricInterpretation), sop_class(ds), unit, where)
     check_finite(values, where)
     return values, unit, facts
 
 
-def _in_hounsfield(ds: Dataset, rescales: list[dict[str, Any]], frames: int) -> bool:
-    """CT values are Hounsfield units where they are rescaled, to a type that is HU or not given (PS3.3 C.8.2.1.1.2)."""
-    headers = [frame_header(ds, n) for n in range(frames)] if has_groups(ds) else [ds]
-    types = {str(header.get("RescaleType") or "HU").strip().upper() for header in headers}
-    return types == {"HU"} and all(modality["modality_lut"] != "none" for modality in rescales)
+def _said(header: Dataset) -> str:
+    """The unit that a modality LUT or a rescale says its values have."""
+    table = header.get("ModalityLUTSequence")
+    value = table[0].get("ModalityLUTType") if table else header.get("RescaleType")
+    return str(value or "").strip().upper()
+
+
+def _check_one_unit(ds: Dataset, rescales: list[dict[str, Any]], where: str) -> None:
+    """All frames are rescaled, or none, and to one unit."""
+    if not has_groups(ds):
+        return
+    found = [(modality["modality_lut"], _said(frame_header(ds, n))) for n, modality in enumerate(rescales)]
+    odd = next((n for n, one in enumerate(found) if one != found[0]), None)
+    if odd is not None:
+        raise DataError(
+            f"{where} has frames of several units: frame 1 and frame {odd + 1} differ in whether or to what they are "
+            "rescaled; export it again."
+        )

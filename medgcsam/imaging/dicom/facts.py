@@ -103,6 +103,7 @@ def reference_of(ds: Dataset, where: str, *, frames: Sequence[int] | None = None
         sop_instance_uids=(str(ds.get("SOPInstanceUID") or ""),) * count,
         frame_numbers=None if frames is None else tuple(int(frame) for frame in frames),
         files=(where,) * count,
+        patient_id=str(ds.get("PatientID") or "").strip(),
     )
 
 

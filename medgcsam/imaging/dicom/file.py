@@ -78,7 +78,7 @@ def stored_pixels(ds: Dataset, where: str) -> np.ndarray:
             array = decode(ds) if syntax.is_encapsulated else pixel_array(ds)
         except NotImplementedError as error:
             raise DataError(
-                f"{where} uses the transfer syntax {syntax.name}, which cannot be decoded here; "
+                f"{where} uses the transfer syntax {syntax.name}, and no decoder for it is installed; "
                 "ask the archive to send it uncompressed."
             ) from error
     frames = frame_count(ds)
@@ -140,8 +140,8 @@ def _check_described(ds: Dataset, where: str) -> None:
             raise DataError(f"{where} has its {stored} bits up to bit {high}, which is not read; export it again.")
         if ds.file_meta.TransferSyntaxUID == JPEG_EXTENDED and stored > 8:
             raise DataError(
-                f"{where} is compressed as 12-bit JPEG Extended (Process 2 and 4), which cannot be decoded here; "
-                "ask the archive to send it as JPEG Lossless or uncompressed."
+                f"{where} is compressed as 12-bit JPEG Extended (Process 2 and 4), and no decoder for it is "
+                "installed; ask the archive to send it as JPEG Lossless or uncompressed."
             )
 
 

@@ -33,6 +33,9 @@ INDICES = {
     "ComplexImageComponent": "MRImageFrameTypeSequence",
 }
 """What may tell frames at one position apart where the object names no dimensions: attribute -> functional group."""
+ONE_IN_A_VOLUME = ("EffectiveEchoTime", "ComplexImageComponent")
+SAME_ECHO = 0.01
+"""Largest relative difference of echo times that are one."""
 Keys = tuple[tuple[str, ...], list[tuple[Hashable, ...]]]
 """Names of dimensions that are not of space, and their values for each frame."""
 
@@ -124,11 +127,22 @@ def place_frames(
     levels = _levels(planes, where)
     deep = max(len(level) for level in levels)
     if deep == 1:
+        _check_one_kind(keys, where)
         table, facts = np.array([[level[0] for level in levels]]), {}
     else:
         table, facts = _channels(levels, keys, len(planes), where)
     stack = stack_planes([planes[frame] for frame in table[0]], where, **stacking)
     return table[:, stack.order], stack, {"frames": len(planes)} | facts | dict(stack.facts)
+
+
+def _check_one_kind(keys: Iterable[Keys], where: str) -> None:
+    """Frames of one volume, each at a position of its own, have one echo time and one part of complex values."""
+    for names, values in keys:
+        if len(names) == 1 and names[0] in ONE_IN_A_VOLUME:
+            found = sorted({value for (value,) in values})
+            if names[0] != "EffectiveEchoTime" or max(found) - min(found) > SAME_ECHO * abs(max(found)):
+                said = ", ".join(str(value) for value in found[:4])
+                raise DataError(f"{where} mixes frames of {len(found)} values of {names[0]} ({said}); export it apart.")
 
 
 def _levels(planes: Sequence[Plane], where: str) -> list[list[int]]:

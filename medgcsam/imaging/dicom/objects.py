@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.pixels import apply_color_lut
 
 from medgcsam.errors import DataError
 from medgcsam.imaging.dicom.cross_section import is_section, section_values
@@ -32,7 +31,7 @@ from medgcsam.imaging.dicom.multiframe import (
     offset_planes,
     place_frames,
 )
-from medgcsam.imaging.dicom.presentation import number, to_display
+from medgcsam.imaging.dicom.presentation import number, palette_colours, to_display
 from medgcsam.imaging.faults import MAX_VOXELS, check_finite, check_size, faults_of
 from medgcsam.imaging.geometry import Plane
 from medgcsam.imaging.image import Image
@@ -87,6 +86,9 @@ def refuse_objects(ds: Dataset, where: str) -> None:
     photometric = str(ds.get("PhotometricInterpretation") or "").strip()
     if photometric and photometric not in (*MONOCHROME, *COLOURS):
         raise DataError(f"{where} is in colours of the kind {photometric[:16]}, which are not read; save it as RGB.")
+    kinds = ds.get("ImageType") or ()
+    if is_section(ds) and "LOCALIZER" in ([kinds] if isinstance(kinds, str) else list(kinds)):
+        raise DataError(f"{where} is a localiser image and no cross-section to learn from ({name}); leave it out.")
     tiled = str(ds.get("DimensionOrganizationType") or "").startswith("TILED")
     if tiled or ("Whole Slide" in name and (number(ds, "NumberOfFrames") or 1) > 1):
         raise DataError(f"{where} is a whole slide image cut into tiles ({name}), which is not read; export regions.")
@@ -175,8 +177,8 @@ def _colours(stored: np.ndarray, ds: Dataset, where: str) -> Image:
     white = 2 ** int(ds.BitsStored) - 1
     if str(ds.PhotometricInterpretation).strip() == "PALETTE COLOR":
         frames, rows, columns = stored.shape
-        looked_up = apply_color_lut(stored.reshape(frames * rows, columns), ds)[..., :3]
-        stored, white = looked_up.reshape(frames, rows, columns, 3), np.iinfo(looked_up.dtype).max
+        looked_up, white = palette_colours(stored.reshape(frames * rows, columns), ds, where)
+        stored = looked_up.reshape(frames, rows, columns, 3)
     frames, rows, columns, _ = stored.shape
     array = np.moveaxis(stored, -1, 1).reshape(3 * frames, rows, columns)
     array = np.ascontiguousarray(array, dtype=np.float32) / np.float32(white)
@@ -198,11 +200,11 @@ def _picture(array: np.ndarray, ds: Dataset, where: str, *, facts: dict[str, Any
 
 
 def _stated_steps(ds: Dataset) -> tuple[float | None, float | None]:
-    """SliceThickness and SpacingBetweenSlices in mm, of the object or of its first frame; None where not positive."""
+    """SliceThickness and SpacingBetweenSlices in mm, of the object or of its first frame; None where they are 0."""
     found = []
     for keyword in ("SliceThickness", "SpacingBetweenSlices"):
         value = number(ds, keyword)
         if value is None and has_groups(ds):
             value = group_value(ds, 0, "PixelMeasuresSequence", keyword)
-        found.append(float(value) if value and value > 0 else None)
+        found.append(abs(float(value)) if value else None)
     return found[0], found[1]

@@ -7,6 +7,7 @@ Values are never guessed: where a tag is missing or implausible they stay as sto
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,7 +19,15 @@ from medgcsam.imaging.dicom.presentation import number
 
 PHILIPS = (0x7053, "Philips PET Private Group")
 GE = (0x0009, "GEMS_PETD_01")
-SAME = ("Units", "SUVType", "DecayCorrection", "CorrectedImage", "PatientWeight", "SeriesDate", "SeriesTime")
+SAME = (
+    "Units", "SUVType", "DecayCorrection", "CorrectedImage", "PatientWeight", "SeriesDate", "SeriesTime",
+    "TimezoneOffsetFromUTC",
+)  # fmt: skip
+TRACERS = "RadiopharmaceuticalInformationSequence"
+TRACER = (
+    "RadionuclideTotalDose", "RadionuclideHalfLife", "RadiopharmaceuticalStartTime", "RadiopharmaceuticalStartDateTime",
+)  # fmt: skip
+"""What of the tracer the SUV depends on: slices of one series have it in common."""
 MIN_DOSE_BQ = 1e5
 """A dose below 0.1 MBq gives no image; such numbers are MBq or mCi written where Bq belong."""
 MAX_WEIGHT_KG = 500
@@ -83,6 +92,7 @@ def _factor(datasets: Sequence[Dataset], units: str) -> tuple[float, dict[str, A
 def _body_weight(datasets: Sequence[Dataset]) -> tuple[float, dict[str, Any]]:
     """g of body per Bq of the injected dose, decayed to the moment that the pixels are corrected to."""
     ds = datasets[0]
+    _check_tracers(datasets)
     dose, half_life = _dose(ds)
     weight = number(ds, "PatientWeight")
     if weight is None or not 0 < weight < MAX_WEIGHT_KG:
@@ -102,13 +112,24 @@ def _body_weight(datasets: Sequence[Dataset]) -> tuple[float, dict[str, Any]]:
     return 1000 * weight / dose, facts
 
 
+def _check_tracers(datasets: Sequence[Dataset]) -> None:
+    """One dose, half-life and time of injection in all slices."""
+    tracers = [list(ds.get(TRACERS) or ()) for ds in datasets]
+    if any(len(items) != len(tracers[0]) for items in tracers[1:]):
+        raise _Unknown(f"the slices differ in {TRACERS}")
+    for keyword in TRACER:
+        said = [[str(item.get(keyword) or "").strip() for item in items] for items in tracers]
+        if any(other != said[0] for other in said[1:]):
+            raise _Unknown(f"the slices differ in {keyword}")
+
+
 def _dose(ds: Dataset) -> tuple[float, float]:
     """(injected dose in Bq, half-life in s)."""
-    if not ds.get("RadiopharmaceuticalInformationSequence"):
-        raise _Unknown("no RadiopharmaceuticalInformationSequence")
-    if len(ds.RadiopharmaceuticalInformationSequence) > 1:
+    if not ds.get(TRACERS):
+        raise _Unknown(f"no {TRACERS}")
+    if len(ds[TRACERS].value) > 1:
         raise _Unknown("several radiopharmaceuticals")
-    tracer = ds.RadiopharmaceuticalInformationSequence[0]
+    tracer = ds[TRACERS][0]
     dose, half_life = number(tracer, "RadionuclideTotalDose"), number(tracer, "RadionuclideHalfLife")
     if dose is None or dose < MIN_DOSE_BQ:
         raise _Unknown("no plausible RadionuclideTotalDose in Bq")
@@ -135,8 +156,8 @@ def _scan_time(datasets: Sequence[Dataset], half_life: float) -> tuple[datetime,
         if apart > AGREE_HALF_LIVES * half_life:
             raise _Unknown(f"SeriesTime and FrameReferenceTime lie {apart / 60:.0f} minutes apart")
         return series, "SeriesTime"
-    private = _parsed(_private_text(datasets[0], GE, 0x0D))
-    if private:
+    private, known = _local(_private_text(datasets[0], GE, 0x0D), datasets[0])
+    if private and known:
         return private, "GE scan time"
     if not all(acquired):
         raise _Unknown("no date and time of acquisition")
@@ -161,12 +182,18 @@ def _worked_back(ds: Dataset, acquired: datetime | None, half_life: float) -> da
 def _uptake(ds: Dataset, scan: datetime, half_life: float) -> float:
     """Seconds from injection to scan; a date that makes them impossible, as anonymisers leave it, gives way to the
     time of day."""
-    tracer, limit = ds.RadiopharmaceuticalInformationSequence[0], MAX_HALF_LIVES * half_life
-    injected = _parsed(str(tracer.get("RadiopharmaceuticalStartDateTime") or ""))
+    tracer, limit = ds[TRACERS][0], MAX_HALF_LIVES * half_life
+    injected, known = _local(str(tracer.get("RadiopharmaceuticalStartDateTime") or ""), ds)
+    time = str(tracer.get("RadiopharmaceuticalStartTime") or "").strip()
+    clock = _parsed("20000101" + time) if time else None
+    if injected and clock:
+        if _clocks_apart(injected, clock) > AGREE_S:
+            raise _Unknown("RadiopharmaceuticalStartDateTime and RadiopharmaceuticalStartTime disagree")
+    elif injected and not known:
+        raise _Unknown("RadiopharmaceuticalStartDateTime has an offset from UTC and that of the scan is unknown")
     if injected and 0 <= (scan - injected).total_seconds() <= limit:
         return (scan - injected).total_seconds()
-    time = str(tracer.get("RadiopharmaceuticalStartTime") or "")
-    clock = _parsed("20000101" + time) if time else injected
+    clock = clock or injected
     if clock is None:
         raise _Unknown("no time of injection")
     if half_life > LONG_HALF_LIFE_S:
@@ -178,14 +205,44 @@ def _uptake(ds: Dataset, scan: datetime, half_life: float) -> float:
     return uptake
 
 
+def _clocks_apart(one: datetime, other: datetime) -> float:
+    """Seconds between two times of day."""
+    apart = abs((one - datetime.combine(one.date(), other.time())).total_seconds())
+    return min(apart, 86400 - apart)
+
+
+def _local(text: str, ds: Dataset) -> tuple[datetime | None, bool]:
+    """A DT in the time zone of the DA and TM of an object (PS3.5 6.2, PS3.3 C.12.1.1.8), and whether it is in it.
+
+    Its own offset from UTC is set against TimezoneOffsetFromUTC. Where that is not given the DT stays as it is, and
+    only a time of day without an offset can confirm it.
+    """
+    found = re.fullmatch(r"([\d.]+)([+-]\d{4})?", text.strip())
+    at = _parsed(found[1]) if found else None
+    if at is None or not found[2]:
+        return at, True
+    zone = re.fullmatch(r"[+-]\d{4}", _code(ds, "TimezoneOffsetFromUTC"))
+    if zone is None:
+        return at, False
+    try:
+        return at + _offset(zone[0]) - _offset(found[2]), True
+    except OverflowError:  # in the year 1 or 9999
+        return None, True
+
+
+def _offset(text: str) -> timedelta:
+    """+HHMM or -HHMM."""
+    size = timedelta(hours=int(text[1:3]), minutes=int(text[3:]))
+    return -size if text[0] == "-" else size
+
+
 def _moment(ds: Dataset, date: str, time: str) -> datetime | None:
     return _parsed(f"{ds.get(date) or ''}{ds.get(time) or ''}") if ds.get(date) and ds.get(time) else None
 
 
 def _parsed(text: str) -> datetime | None:
-    """YYYYMMDDHHMM[SS[.F]], an offset from UTC dropped, because all times of a study are local to one place."""
-    digits = text.strip().split("+")[0].split("-")[0]
-    whole, _, fraction = digits.partition(".")
+    """YYYYMMDDHHMM[SS[.F]]."""
+    whole, _, fraction = text.strip().partition(".")
     try:
         at = datetime.strptime(whole.ljust(14, "0"), "%Y%m%d%H%M%S") if len(whole) in (10, 12, 14) else None
         return at and at + timedelta(seconds=float(f"0.{fraction or 0}"))

@@ -5,6 +5,7 @@ Choices, each recorded in the facts that are returned:
 - Several VOI LUTs or windows: the first, as pydicom and viewers have it. Both kinds present: the LUT.
 - No usable VOI: up to 8 stored bits, the full range of those bits; above, from the smallest to the largest value, as
   viewers do, because many files store 10 or 12 bits of signal in 16.
+- A VOI that makes an image of several values constant is applied, and recorded as ``constant_after_voi``.
 - Padding (PixelPaddingValue, and up to PixelPaddingRangeLimit) takes no part in that range and is shown black.
 - MONOCHROME1 is inverted. PresentationLUTShape must agree with it by the standard, and where it does not, is ignored.
 """
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.pixels import apply_color_lut
 
 from medgcsam.errors import DataError
 
@@ -25,6 +27,8 @@ def to_display(stored: np.ndarray, ds: Dataset, where: str) -> tuple[np.ndarray,
     values, facts = to_modality(stored, ds, where)
     padding = padding_mask(stored, ds)
     display, voi = _voi(values, ds, where, padding=padding)
+    if display.min() == display.max() and values.min() != values.max():
+        voi["constant_after_voi"] = True
     inverted = str(ds.PhotometricInterpretation).strip() == "MONOCHROME1"
     if inverted and voi["voi"] != "constant image":
         display = 1.0 - display
@@ -136,6 +140,19 @@ def _table(item: Dataset, ds: Dataset, where: str) -> tuple[np.ndarray, int, int
     table = table[:entries]
     # White is the largest value of the stated depth; tables that exceed it state 8 bits and use more.
     return table, first, 2 ** max(bits, int(table.max()).bit_length()) - 1
+
+
+def palette_colours(stored: np.ndarray, ds: Dataset, where: str) -> tuple[np.ndarray, int]:
+    """Palette indices (row, column) to (colours (row, column, 3), value of white). Raises DataError."""
+    colours = apply_color_lut(stored, ds)[..., :3]
+    white = int(np.iinfo(colours.dtype).max)
+    tables = [ds.get(f"{colour}PaletteColorLookupTableData") for colour in ("Red", "Green", "Blue")]
+    if white > 255 and all(isinstance(table, bytes) for table in tables):
+        entry = "<u2" if ds.original_encoding[1] is not False else ">u2"
+        highest = max(int(np.frombuffer(table[: len(table) // 2 * 2], entry).max(initial=0)) for table in tables)
+        if 0 < highest <= 255:
+            raise DataError(f"{where} has a palette of 16 bits that is filled with 8-bit values; save it as RGB.")
+    return colours, white
 
 
 def _looked_up(values: np.ndarray, table: np.ndarray, first: int) -> np.ndarray:

@@ -35,11 +35,20 @@ SAMPLES, PHOTOMETRIC, FRAMES, ROWS, COLUMNS = 0x00280002, 0x00280004, 0x00280008
 ALLOCATED, STORED, HIGH_BIT, SIGN, PADDING, PADDING_LIMIT = (
     0x00280100, 0x00280101, 0x00280102, 0x00280103, 0x00280120, 0x00280121,
 )  # fmt: skip
+PATIENT, ECHO_TIME = 0x00100020, 0x00180081
 INTERCEPT, SLOPE, RESCALE_TYPE, MODALITY_LUT = 0x00281052, 0x00281053, 0x00281054, 0x00283000
+RECORDED = {
+    IMAGE_TYPE: "ImageType", 0x00180060: "KVP", 0x00200012: "AcquisitionNumber", 0x00181210: "ConvolutionKernel",
+    0x00180080: "RepetitionTime", 0x00180082: "InversionTime", 0x00180086: "EchoNumbers", 0x00181314: "FlipAngle",
+    0x00180024: "SequenceName", 0x00180010: "ContrastBolusAgent", 0x00200011: "SeriesNumber",
+    0x00200100: "TemporalPositionIdentifier", THICKNESS: "SliceThickness", BETWEEN: "SpacingBetweenSlices",
+}  # fmt: skip
+"""Elements that may differ between slices of one volume, and whose difference is recorded."""
 WORDS = (ROWS, COLUMNS, SAMPLES, ALLOCATED, STORED, HIGH_BIT, SIGN, PADDING, PADDING_LIMIT)
 TEXTS = (
     SOP_CLASS, SOP_INSTANCE, IMAGE_TYPE, MODALITY, DESCRIPTION, STUDY, SERIES, FRAME_OF_REFERENCE, POSITION,
-    ORIENTATION, PIXEL_SPACING, THICKNESS, BETWEEN, PHOTOMETRIC, FRAMES, INTERCEPT, SLOPE, RESCALE_TYPE,
+    ORIENTATION, PIXEL_SPACING, THICKNESS, BETWEEN, PHOTOMETRIC, FRAMES, INTERCEPT, SLOPE, RESCALE_TYPE, PATIENT,
+    ECHO_TIME, *RECORDED,
 )  # fmt: skip
 
 
@@ -138,7 +147,7 @@ def as_header(ds: Dataset) -> Header:
     """What this file and ``slices.py`` ask a header for, from an object that pydicom has parsed."""
     parts: list[bytes] = []
     elements, at = {}, 0
-    for tag in (*WORDS, *TEXTS, PIXEL_DATA, MODALITY_LUT):
+    for tag in dict.fromkeys((*WORDS, *TEXTS, PIXEL_DATA, MODALITY_LUT)):
         value = ds[tag].value if tag in ds else sop_class(ds) if tag == SOP_CLASS else None
         if value is None or (tag == MODALITY_LUT and not len(value)):
             continue

@@ -14,29 +14,35 @@ import numpy as np
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.pixels import apply_color_lut
 from pydicom.tag import BaseTag
 
 from medgcsam.errors import DataError
 from medgcsam.imaging.dicom import series as s
+from medgcsam.imaging.dicom.alike import (
+    MONOCHROME,
+    check_alike,
+    check_one_kind,
+    differing,
+    first_number,
+    modality_lut,
+    rescale_of,
+    without_copies,
+    without_localisers,
+)
+from medgcsam.imaging.dicom.cross_section import CT, PET, check_gray, is_hounsfield
 from medgcsam.imaging.dicom.facts import facts_of
 from medgcsam.imaging.dicom.file import open_dataset, stored_pixels
 from medgcsam.imaging.dicom.header import EXPLICIT, IMPLICIT, PIXEL_DATA
-from medgcsam.imaging.dicom.pet import SAME, pet_scale
-from medgcsam.imaging.dicom.presentation import to_modality
+from medgcsam.imaging.dicom.pet import SAME, TRACERS, pet_scale
+from medgcsam.imaging.dicom.presentation import palette_colours, to_modality
 from medgcsam.imaging.dicom.series import Series, Slice
 from medgcsam.imaging.faults import MAX_VOXELS, check_finite, check_size, faults_of
 from medgcsam.imaging.geometry import Plane, Stack, stack_planes
 from medgcsam.imaging.image import Image, Reference
 from medgcsam.imaging.regrid import regridded
 
-CT, PET = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.128"
-MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
-ALIKE = {
-    s.SOP_CLASS: "kinds of object", s.MODALITY: "modalities", s.PHOTOMETRIC: "photometric interpretations",
-    s.FRAME_OF_REFERENCE: "frames of reference", s.RESCALE_TYPE: "units (RescaleType)",
-}  # fmt: skip
 EXACT_IN_FLOAT32 = 2**23
+TRACERS_TAG = tag_for_keyword(TRACERS)
 PET_TAGS = tuple(
     tag_for_keyword(keyword)
     for keyword in (*SAME, "AcquisitionDate", "AcquisitionTime", "FrameReferenceTime", "ActualFrameDuration")
@@ -52,12 +58,12 @@ def volume_of(series: Series, where: str, *, irregular: str = "refuse", pet: str
     ``geometry.stack_planes`` can repair is repaired; all of it is recorded in ``source``. Raises DataError.
     """
     facts: dict[str, Any] = {}
-    slices = _without_localisers(series.slices, where, irregular, facts)
-    slices = _without_copies(slices, where, irregular, facts)
-    for tag, what in ALIKE.items():
-        _check_alike(slices, tag, what, where)
+    slices = without_localisers(series.slices, where, irregular, facts)
+    slices = without_copies(slices, where, irregular, facts)
+    check_alike(slices, where)
     with faults_of(where, "DICOM"):
         stack = _stacked(slices, where, irregular)
+        check_one_kind(slices, where)
         slices = [slices[n] for n in stack.order]
         first = slices[0].dataset or open_dataset(slices[0].data(), slices[0].item.name)
         array, unit, how = _filled(slices, first, where, pet)
@@ -68,50 +74,15 @@ def volume_of(series: Series, where: str, *, irregular: str = "refuse", pet: str
     check_finite(array, where)
     if series.others:
         facts["other_files"] = series.others
-    return Image(
-        array=array, unit=unit, affine=stack.affine, spacing=stack.spacing, source=facts, reference=_reference(slices)
-    )
-
-
-def _without_localisers(slices: Sequence[Slice], where: str, irregular: str, facts: dict[str, Any]) -> list[Slice]:
-    kept = [one for one in slices if "LOCALIZER" not in one.header.text(s.IMAGE_TYPE).upper().split("\\")]
-    dropped = len(slices) - len(kept)
-    if dropped and (irregular == "refuse" or not kept):
-        raise DataError(f"{where} holds {dropped} localiser images of {len(slices)}; leave them out.")
-    return kept if not dropped else (facts.update(localisers_left_out=dropped) or kept)
-
-
-def _without_copies(slices: Sequence[Slice], where: str, irregular: str, facts: dict[str, Any]) -> list[Slice]:
-    """One file per SOPInstanceUID; two of one UID must be byte for byte the same."""
-    kept: dict[str, Slice] = {}
-    for n, one in enumerate(slices):
-        uid = one.header.text(s.SOP_INSTANCE) or f"file {n}"
-        if uid in kept and (irregular == "refuse" or kept[uid].data() != one.data()):
-            raise DataError(
-                f"{where} has duplicate positions: {one.item.name} and {kept[uid].item.name} are the same instance; "
-                "leave one out."
-            )
-        kept.setdefault(uid, one)
-    if len(kept) < len(slices):
-        facts["copies_left_out"] = len(slices) - len(kept)
-    return list(kept.values())
-
-
-def _check_alike(slices: Sequence[Slice], tag: int, what: str, where: str) -> None:
-    if len({one.header.raw(tag) for one in slices}) > 1:
-        values = sorted({one.header.text(tag) for one in slices})
-        if len(values) > 1:
-            named = (
-                ""
-                if tag == s.FRAME_OF_REFERENCE
-                else f" ({', '.join(s.said(value) or 'none' for value in values[:4])})"
-            )
-            raise DataError(f"{where} mixes {len(values)} {what}{named}; split it into one series for each.")
+    if differs := differing(slices):
+        facts["differing"] = differs
+    reference = _reference(slices, first)
+    return Image(array=array, unit=unit, affine=stack.affine, spacing=stack.spacing, source=facts, reference=reference)
 
 
 def _stacked(slices: Sequence[Slice], where: str, irregular: str) -> Stack:
     """The grid of the slices. Raises DataError where it cannot be told."""
-    if any(_number(one.header.text(s.FRAMES), 1.0) > 1 for one in slices):
+    if any(first_number(one.header.text(s.FRAMES), 1.0) > 1 for one in slices):
         raise DataError(f"{where} is a series of {len(slices)} multi-frame objects; name one of the files.")
     if any("MOSAIC" in one.header.text(s.IMAGE_TYPE).upper() for one in slices):
         raise DataError(f"{where} is a series of {len(slices)} mosaics, each of them a volume; name one of the files.")
@@ -123,10 +94,8 @@ def _stacked(slices: Sequence[Slice], where: str, irregular: str) -> Stack:
         raise DataError(f"{missing[0]} has no position in space, as others of its series have; leave it out.")
     header = slices[0].header
     check_size((len(slices), *planes[0].shape), where, limit=MAX_VOXELS)
-    return stack_planes(
-        planes, where, thickness=_number(header.text(s.THICKNESS), None), step=_number(header.text(s.BETWEEN), None),
-        irregular=irregular,
-    )  # fmt: skip
+    thickness, step = (first_number(header.text(tag), None) for tag in (s.THICKNESS, s.BETWEEN))
+    return stack_planes(planes, where, thickness=thickness, step=step, irregular=irregular)
 
 
 def _plane(one: Slice) -> Plane | None:
@@ -135,7 +104,7 @@ def _plane(one: Slice) -> Plane | None:
     shape = (header.short(s.ROWS) or 0, header.short(s.COLUMNS) or 0)
     check_size(shape, one.item.name)
     directions, spacing = _numbers(header.text(s.ORIENTATION)), _numbers(header.text(s.PIXEL_SPACING))
-    position = [_number(part, float("nan")) for part in header.text(s.POSITION).split("\\")]
+    position = [first_number(part, float("nan")) for part in header.text(s.POSITION).split("\\")]
     if (len(position), len(directions), len(spacing)) != (3, 6, 2):
         return None
     return Plane(np.array(position), np.array(directions[:3]), np.array(directions[3:]), spacing, shape)
@@ -144,16 +113,7 @@ def _plane(one: Slice) -> Plane | None:
 @lru_cache(maxsize=64)
 def _numbers(text: str) -> tuple[float, ...]:
     """The numbers of a DS element that most slices of a series share."""
-    return tuple(_number(part, float("nan")) for part in text.split("\\"))
-
-
-def _number(text: str, default: Any) -> Any:
-    """The first value of a DS or IS as a finite float."""
-    try:
-        value = float(text.split("\\")[0])
-    except ValueError:
-        return default
-    return value if abs(value) < float("inf") and "_" not in text else default
+    return tuple(first_number(part, float("nan")) for part in text.split("\\"))
 
 
 def _filled(slices: Sequence[Slice], first: Dataset, where: str, pet: str) -> tuple[np.ndarray, str, dict[str, Any]]:
@@ -166,6 +126,7 @@ def _filled(slices: Sequence[Slice], first: Dataset, where: str, pet: str) -> tu
             colours[:, k] = _colours(one)
         return colours.transpose(0, 3, 2, 1), "display", {}
     unit, factor, facts = _unit(slices, first, where, pet)
+    check_gray(header.text(s.PHOTOMETRIC), s.class_of(header), unit, where)
     buffer = np.empty((len(slices), rows, columns), np.float32)
     padded = []
     for k, one in enumerate(slices):
@@ -183,31 +144,33 @@ def _filled(slices: Sequence[Slice], first: Dataset, where: str, pet: str) -> tu
 
 def _unit(slices: Sequence[Slice], first: Dataset, where: str, pet: str) -> tuple[str, float, dict[str, Any]]:
     """(unit, factor behind the rescale, facts) of a monochrome series."""
-    header = slices[0].header
-    if header.elements.get(s.MODALITY_LUT, (b"", 0, 0))[2]:
-        facts: dict[str, Any] = {"modality_lut": "table"}
-    else:
-        rescales = {_rescale_of(one) for one in slices}
-        facts = {"modality_lut": "none" if rescales == {None} else "rescale"}
-        if rescales != {None}:
-            facts["rescale"] = rescales.pop() if len(rescales) == 1 else "one per slice"
-    sop = s.class_of(header)
-    if sop == PET:
+    kind, said = modality_lut(slices, where)
+    facts: dict[str, Any] = {"modality_lut": kind}
+    if kind == "rescale":
+        rescales = {rescale_of(one) for one in slices}
+        facts["rescale"] = rescales.pop() if len(rescales) == 1 else "one per slice"
+    sop = s.class_of(slices[0].header)
+    if sop in PET:
         unit, factor, how = pet_scale(_pet_datasets(slices, first), where, pet=pet)
         return unit, factor, facts | how
-    calibrated = facts["modality_lut"] != "none" and header.text(s.RESCALE_TYPE).upper() in ("", "HU")
-    return ("HU" if sop == CT and calibrated else "raw"), 1.0, facts
+    return ("HU" if sop in CT and is_hounsfield(kind, said) else "raw"), 1.0, facts
 
 
 def _pet_datasets(slices: Sequence[Slice], first: Dataset) -> list[Dataset]:
     """The first slice, and of the others what ``pet_scale`` asks them, once for each that differs."""
+    if any(one.dataset is not None for one in slices):
+        return [first, *(other.dataset or open_dataset(other.data(), other.item.name) for other in slices[1:])]
     found: dict[tuple[bytes, ...], Dataset] = {}
+    tracers = {slices[0].header.raw(TRACERS_TAG): first.get(TRACERS)}
     for one in slices[1:]:
-        if one.dataset is not None:
-            return [first, *(other.dataset or open_dataset(other.data(), other.item.name) for other in slices[1:])]
-        key = tuple(one.header.raw(tag) for tag in PET_TAGS)
+        tracer = one.header.raw(TRACERS_TAG)
+        key = (tracer, *(one.header.raw(tag) for tag in PET_TAGS))
         if key not in found:
             found[key] = _light_dataset(one, PET_TAGS)
+            if tracer not in tracers:
+                tracers[tracer] = open_dataset(one.data(), one.item.name).get(TRACERS)
+            if tracers[tracer]:
+                setattr(found[key], TRACERS, tracers[tracer])
     return [first, *found.values()]
 
 
@@ -255,25 +218,13 @@ def _native(one: Slice) -> np.ndarray | None:
     return array.astype(dtype.newbyteorder("="), copy=False)
 
 
-def _rescale_of(one: Slice) -> tuple[float, float] | None:
-    texts = [one.header.text(tag) for tag in (s.SLOPE, s.INTERCEPT)]
-    slope, intercept = (_number(text, None) for text in texts)
-    if any(text and (value is None or "\\" in text) for text, value in zip(texts, (slope, intercept), strict=True)):
-        raise DataError(f"{one.item.name} has a rescale that is not two finite numbers; export it again.")
-    if slope is None and intercept is None:
-        return None
-    if slope == 0:
-        raise DataError(f"{one.item.name} has a RescaleSlope of 0, which wipes out the image; export it again.")
-    return 1.0 if slope is None else slope, intercept or 0.0
-
-
 def _rescale(stored: np.ndarray, one: Slice, ds: Dataset | None, factor: float, out: np.ndarray) -> None:
     """Values of the modality times ``factor`` into ``out`` (rows, columns) float32."""
     if ds is not None and ds.get("ModalityLUTSequence"):
         values = to_modality(stored, ds, one.item.name)[0]
         out[...] = values * factor
         return
-    slope, intercept = _rescale_of(one) or (1.0, 0.0)
+    slope, intercept = rescale_of(one) or (1.0, 0.0)
     whole = intercept == int(intercept) and abs(intercept) < EXACT_IN_FLOAT32
     if (slope, factor) == (1.0, 1.0) and whole and stored.dtype.itemsize <= 2:
         np.add(stored, np.float32(intercept), out=out)  # both and their sum are whole numbers that float32 holds
@@ -313,8 +264,7 @@ def _colours(one: Slice) -> np.ndarray:
     stored, ds = _stored(one)
     white = 2 ** int(ds.BitsStored) - 1
     if one.header.text(s.PHOTOMETRIC) == "PALETTE COLOR":
-        stored = apply_color_lut(stored, ds)[..., :3]
-        white = np.iinfo(stored.dtype).max
+        stored, white = palette_colours(stored, ds, one.item.name)
     if stored.ndim != 3:
         raise DataError(
             f"{one.item.name} is in colours of the kind {s.said(one.header.text(s.PHOTOMETRIC))}; save it as RGB."
@@ -322,11 +272,11 @@ def _colours(one: Slice) -> np.ndarray:
     return np.moveaxis(stored, -1, 0).astype(np.float32) / np.float32(white)
 
 
-def _reference(slices: Sequence[Slice]) -> Reference:
+def _reference(slices: Sequence[Slice], first: Dataset) -> Reference:
     header = slices[0].header
     return Reference(
         study_uid=header.text(s.STUDY), series_uid=header.text(s.SERIES),
         frame_of_reference_uid=header.text(s.FRAME_OF_REFERENCE), sop_class_uid=s.class_of(header),
         sop_instance_uids=tuple(one.header.text(s.SOP_INSTANCE) for one in slices),
-        files=tuple(one.item.name for one in slices),
+        files=tuple(one.item.name for one in slices), patient_id=str(first.get("PatientID") or "").strip(),
     )  # fmt: skip

@@ -13,6 +13,8 @@ from medgcsam.imaging.labels.slabs import distinct
 SAME_PLANE = 0.1
 """Contours nearer to each other than this, in slices, lie on one plane."""
 
+COPY, WALL = 0.8, 0.5
+"""Two contours are nearly one where they share so much of the larger and lie apart by less than so many pixels."""
 MAX_TIMES, MORE = 16, 2**22
 """Contours may span this many times the area of the image, and so many pixels more."""
 
@@ -58,7 +60,7 @@ def fill_contours(
     name: what messages call the structure.
 
     Contours on one plane combine by even and odd: one within another is a hole. The same contour twice counts once.
-    Raises DataError for contours on one plane that cross, unless ``crossing_allowed``.
+    Raises DataError for contours on one plane that cross, or that are nearly the same, unless ``crossing_allowed``.
     """
     planes = _planes(contours)
     ends = np.concatenate([contour[:, :2] for contour in contours])
@@ -96,7 +98,10 @@ def _without_copies(polygons: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def _refuse_crossing(polygons: list[np.ndarray], size: tuple[int, int], name: str) -> None:
-    """Of two contours one must lie within the other or beside it, but for pixels at the edges."""
+    """Of two contours one must lie within the other or beside it, but for pixels at the edges.
+
+    Two nearly equal ones would cut each other out; a wall between them would be thinner than half a pixel.
+    """
     boxes = [(polygon.min(0), polygon.max(0)) for polygon in polygons]
     masks: dict[int, np.ndarray] = {}
     for a in range(len(polygons)):
@@ -107,12 +112,23 @@ def _refuse_crossing(polygons: list[np.ndarray], size: tuple[int, int], name: st
                 if which not in masks:
                     masks[which] = fill_polygons([polygons[which]], size)
             both = int((masks[a] & masks[b]).sum())
-            smaller = min(int(masks[a].sum()), int(masks[b].sum()))
+            smaller, larger = sorted((int(masks[a].sum()), int(masks[b].sum())))
+            length = max(_length(polygons[a]), _length(polygons[b]))
+            if both > COPY * larger and smaller + larger - 2 * both < WALL * length:
+                raise DataError(
+                    f"{name} has nearly the same outline twice on one slice, so that one would cut out the other; "
+                    "delete one of them in the planning system."
+                )
             if min(both, smaller - both) > max(4.0, 0.1 * smaller):
                 raise DataError(
                     f"{name} has two contours that cross on one slice, which does not say whether they add or cut out; "
                     "correct them in the planning system."
                 )
+
+
+def _length(polygon: np.ndarray) -> float:
+    """Of the closed outline, in pixels."""
+    return float(np.linalg.norm(polygon - np.roll(polygon, -1, axis=0), axis=1).sum())
 
 
 def _stacked(masks: list[np.ndarray], levels: np.ndarray, grid: Grid, *, low: np.ndarray, thickness: float) -> Placed:

@@ -96,25 +96,26 @@ def _structures(
     found: Found, like: Image, *, volume: int | None = None, orientation: str = "refuse", irregular: str = "refuse"
 ) -> Structures:
     where, kind = found.where, found.kind
+    by_index = orientation == "index"
     if kind in ("png", "tiff"):
         return of_picture(found.data, where, kind=kind, like=like)
     if kind == "dicom":
-        return _of_dicom(found.data, where, like, irregular=irregular)
+        return _of_dicom(found.data, where, like, irregular=irregular, by_index=by_index)
     if kind == "series":
         item = _label_among(found)
         if item is not None:
-            return _of_dicom(item.read(), item.name, like, irregular=irregular)
+            return _of_dicom(item.read(), item.name, like, irregular=irregular, by_index=by_index)
     if kind == "series" or kind in WITH_VOLUMES:
         from medgcsam.imaging.read import image_of
 
         keep = "keep" if kind in WITH_VOLUMES else irregular  # masks go by their affine, so a sheared one will do
         mask = image_of(found, irregular=keep, pet="stored", volume=volume, orientation=orientation)
-        return of_volume(mask, where, like=like)
+        return of_volume(mask, where, like=like, by_index=by_index)
     why = "JPEG smears the edges of a mask" if kind == "jpeg" else f"a {kind} file is not read as a mask"
     raise DataError(f"{where} cannot be a mask, because {why}; save the mask as PNG or NIfTI.")
 
 
-def _of_dicom(data: bytes, where: str, like: Image, *, irregular: str) -> Structures:
+def _of_dicom(data: bytes, where: str, like: Image, *, irregular: str, by_index: bool) -> Structures:
     """A segmentation, a structure set, or an image whose pixels are class numbers."""
     from medgcsam.imaging.dicom.file import open_dataset, sop_class
     from medgcsam.imaging.dicom.objects import read_dicom
@@ -127,7 +128,8 @@ def _of_dicom(data: bytes, where: str, like: Image, *, irregular: str) -> Struct
         return seg.of_seg(ds, where, like=like)
     if storage == rtstruct.STORAGE:
         return rtstruct.of_rtstruct(ds, where, like=like)
-    return of_volume(read_dicom(data, where, irregular=irregular, pet="stored"), where, like=like)
+    mask = read_dicom(data, where, irregular=irregular, pet="stored")
+    return of_volume(mask, where, like=like, by_index=by_index)
 
 
 def _label_among(found: Found) -> Item | None:

@@ -17,30 +17,48 @@ from medgcsam.imaging.labels.structures import MAX_NUMBER, Structures, label_of,
 
 MAX_CLASSES = 64
 """More distinct values than this in a picture are gray levels, not class numbers."""
+KEPT = ("empty", "outside", "structures_lost")
 FULL = (1, 255, 4095, 65535)
 """The value beside 0 of binary masks that were exported as DICOM images."""
 
 
 def of_picture(data: bytes, where: str, *, kind: str, like: Image) -> Structures:
-    """A PNG or TIFF of any mode; a palette's indices are the class numbers. See ``read.read_label``."""
+    """A PNG or TIFF of any mode; see ``read.read_label``.
+
+    A palette of grays alone counts by its grays, as the same picture without a palette does; one that is all black says
+    nothing, so its indices count as grays. Of a coloured palette the indices are the class numbers, and the background
+    0 must be black or transparent.
+    """
     picture = decode_raster(data, where, kind=kind)
+    if picture.palette is not None and not picture.palette.any():
+        picture = replace(picture, palette=None)
+    gray = picture.palette is None or bool((picture.palette == picture.palette[:, :1]).all())
+    if picture.palette is not None:
+        picture = _grays(picture, where) if gray else _colours(picture, where)
     values = _single_channel(picture, where)
     if picture.mode == "L" and picture.bits < 8:
         values = values // (255 // (2**picture.bits - 1))  # Pillow spreads 2 and 4 bits over 0..255
     white = 255 if values.dtype == np.uint8 else 2**picture.bits - 1
     distinct = np.unique(values)
-    if picture.palette is None and set(distinct.tolist()) <= {0, white}:
+    if gray and set(distinct.tolist()) <= {0, white}:
         values = values > 0
     elif len(distinct) > MAX_CLASSES:
         raise DataError(f"{where} has {len(distinct)} gray levels, too many for classes; save the mask unblurred.")
     return _of_values(values, None, where, like=like, facts={"kind": kind, "mode": picture.mode})
 
 
-def of_volume(mask: Image, where: str, *, like: Image) -> Structures:
+def of_volume(mask: Image, where: str, *, like: Image, by_index: bool = False) -> Structures:
     """A NIfTI, NRRD or MetaImage label map, or a series of DICOM images that is one.
 
     The names of the segments of a 3D Slicer segmentation are kept, and its layers may overlap.
+    by_index: whether a volume that does not say how it lies may be laid onto an image that does, voxel by voxel.
+    Raises DataError for such a volume otherwise: programs store rows, columns and slices in different orders.
     """
+    if mask.affine is None and like.affine is not None and mask.array.ndim == 4 and not by_index:
+        raise DataError(
+            f"{where} does not say how it lies in space, and its image does; save it with the image's orientation, "
+            'or ask for orientation="index" to lay it on voxel by voxel.'
+        )
     segments = mask.source.get("segments")
     facts = {key: value for key, value in mask.source.items() if key != "segments"}
     if segments:
@@ -69,6 +87,30 @@ def _of_layers(mask: Image, segments: Any, where: str, *, like: Image, facts: Ma
         place=lambda n, grid: place(layers[segments[n][0]][0] == segments[n][1], to_grid, grid),
         facts=facts,
     )
+
+
+def _grays(picture: Decoded, where: str) -> Decoded:
+    """The picture with the grays of its palette looked up."""
+    gray = np.zeros(256, np.uint8)
+    gray[: len(picture.palette)] = picture.palette[:, 0]
+    seen = picture.samples[..., 0][picture.samples[..., -1] > 0] if picture.samples.shape[-1] == 2 else picture.samples
+    used = np.unique(seen)
+    if len(np.unique(gray[used])) < len(used):
+        raise DataError(f"{where} has a palette with the same gray for several numbers; save it without a palette.")
+    samples = picture.samples.copy()
+    samples[..., 0] = gray[samples[..., 0]]
+    return replace(picture, samples=samples)
+
+
+def _colours(picture: Decoded, where: str) -> Decoded:
+    """The picture as it is, whose number 0 is the background."""
+    samples = picture.samples
+    if picture.palette[0].any() and (samples.shape[-1] == 1 or (samples[..., -1][samples[..., 0] == 0] > 0).any()):
+        raise DataError(
+            f"{where} does not say what is background, because colour 0 of its palette is neither black nor "
+            "transparent; save the mask as gray PNG."
+        )
+    return picture
 
 
 def _single_channel(picture: Decoded, where: str) -> np.ndarray:
@@ -130,14 +172,20 @@ def to_grid(label: Image, like: Image) -> Image:
     """A label (class numbers, or a channel of 0 and 1 per structure) on the grid of ``like``; see ``resample.py``.
 
     This brings a segmentation that was predicted on resampled voxels back onto the original ones. What lies outside of
-    ``like`` is cut off. Raises DataError where one of the two has no place in space and their sizes differ.
+    ``like`` is cut off; ``source`` says the largest share of a class that was (outside), and which classes were smaller
+    than half a voxel (structures_lost). Raises DataError where one of the two has no place in space and their sizes
+    differ.
     """
     if len(label.array) == 1:
         found = _of_values(label.array[0], label.affine, "the label", like=like, facts=label.source)
         result = label_of(found, "the label", like=like, names=None, overlapping=False, max_outside=None)
-        source = dict(label.source) | {"empty": result.source["empty"]}
+        source = dict(label.source) | {key: result.source[key] for key in KEPT if key in result.source}
         return Image(array=result.array, unit="label", affine=like.affine, spacing=like.spacing, source=source)
-    parts = [to_grid(replace(label, array=channel[None]), like).array for channel in label.array]
-    array = np.concatenate(parts)
+    parts = [to_grid(replace(label, array=channel[None]), like) for channel in label.array]
+    array = np.concatenate([part.array for part in parts])
     source = dict(label.source) | {"empty": not array.any()}
+    if any(outside := [part.source.get("outside", 0.0) for part in parts]):
+        source["outside"] = max(outside)
+    if lost := tuple(str(n) for n, part in enumerate(parts, start=1) if "structures_lost" in part.source):
+        source["structures_lost"] = lost
     return Image(array=array, unit="label", affine=like.affine, spacing=like.spacing, source=source)

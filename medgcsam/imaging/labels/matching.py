@@ -26,6 +26,21 @@ def check_frame(like: Image, frame_uid: str, where: str) -> dict[str, Any]:
     return {"frame_of_reference": "same"}
 
 
+def check_patient(like: Image, patient_id: str, where: str) -> dict[str, Any]:
+    """The fact ``patient``: ``same``, or ``not checked`` where label or image has no PatientID.
+
+    Raises DataError, which names neither, where both have one and they differ.
+    """
+    known = like.reference.patient_id.strip() if like.reference is not None else ""
+    if not known or not patient_id.strip():
+        return {"patient": "not checked"}
+    if known != patient_id.strip():
+        raise DataError(
+            f"{where} is of another patient than its image (PatientID); give the label that belongs to the image."
+        )
+    return {"patient": "same"}
+
+
 def series_fact(like: Image, series_uids: Collection[str]) -> dict[str, Any]:
     """``label_series``: whether the label was drawn on the ``same`` series, on ``another``, or is ``not checked``."""
     known = like.reference.series_uid if like.reference is not None else ""

@@ -2,9 +2,11 @@
 
 - Where each voxel of the mask is a voxel of the image (the same grid, a part of it, flipped or with other axes first),
   voxels are copied.
-- Otherwise a voxel of the image holds the share of its volume that the mask fills, measured by samples inside the
-  voxel, as many along each axis as there are voxels of the mask; one sample (the nearest voxel) where the mask's voxels
-  are as large as the image's or larger.
+- Otherwise a voxel of the image holds the share of its volume that the mask fills, exactly where the axes of both are
+  parallel, else measured by samples inside the voxel, an odd number along each axis so that none is half filled; along
+  axes where the mask's voxels are as large as the image's or larger, by the nearest voxel.
+- A voxel that is exactly half filled goes by the voxel of the mask nearest to its centre: a structure neither grows nor
+  shrinks by such ties.
 """
 
 from __future__ import annotations
@@ -16,13 +18,16 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import maximum_filter, minimum_filter
 
 from medgcsam.imaging.image import Image
 
 SAME_VOXEL = 0.05
 """Two grids are one where no corner is further than this from the centre of a voxel, in voxels."""
-MAX_SAMPLES = 8
-"""Samples along each axis of a voxel."""
+MAX_SAMPLES = 9
+"""Samples along each axis of a voxel, where the grids lie obliquely."""
+TIE = 1e-5
+"""A share this near to one half is one half."""
 EDGE = 1e-6
 """Positions this near to a boundary, in voxels, count as on it, so that rounding errors do not decide."""
 
@@ -161,19 +166,48 @@ def _measured(part: np.ndarray, to_grid: np.ndarray, grid: Grid) -> Placed:
     if (high <= low).any():
         return nothing(outside=outside)
     back = np.linalg.inv(to_grid) @ _shift(low.tolist())
-    samples = [min(MAX_SAMPLES, max(1, math.ceil(np.abs(back[:3, axis]).max() - 0.1))) for axis in range(3)]
+    samples = [_odd(np.abs(back[:3, axis]).max()) for axis in range(3)]
     size = tuple((high - low).tolist())
     share = _along_axes(part, back, size, samples)
     if share is None:
         share = _anyhow(part, back, size, samples)
     if part.dtype == bool and max(samples) == 1:
         share = share > 0.5
+    else:
+        tied = np.argwhere(np.abs(share - 0.5) <= TIE)
+        share[tuple(tied.T)] = np.where(_at_centres(part, back, tied), 0.5, 0.5 - 2 * TIE)
     return Placed(tuple(slice(a, b) for a, b in zip(low.tolist(), high.tolist(), strict=True)), share, outside)
 
 
 def _offsets(count: int) -> np.ndarray:
     """Where the samples of a voxel lie along one axis, from its centre, in voxels."""
     return (np.arange(count) + 0.5) / count - 0.5
+
+
+def _odd(finer: float) -> int:
+    """Samples along an axis on which the mask has so many voxels to one of the grid."""
+    wanted = min(MAX_SAMPLES, max(1, math.ceil(finer - 0.1)))
+    return wanted + 1 - wanted % 2
+
+
+def _at_centres(part: np.ndarray, back: np.ndarray, voxels: np.ndarray) -> np.ndarray:
+    """Whether the mask has half or more at the centres of voxels (n, 3) of the grid; False beside it."""
+    index = _nearest(voxels @ back[:3, :3].T + back[:3, 3])
+    valid = ((index >= 0) & (index < part.shape)).all(1)
+    found = np.zeros(len(voxels), bool)
+    found[valid] = part[tuple(index[valid].T)] >= 0.5
+    return found
+
+
+def _overlaps(start: float, step: float, size: int, count: int) -> np.ndarray:
+    """(size, count) float32: the share of each of ``size`` intervals that lies within each of ``count`` mask voxels.
+
+    start, step: the centre of the first interval, and from one to the next, in mask voxels.
+    """
+    centre = start + step * np.arange(size)[:, None]
+    low, high = centre - abs(step) / 2, centre + abs(step) / 2
+    edge = np.arange(count) - 0.5
+    return (np.clip(np.minimum(high, edge + 1) - np.maximum(low, edge), 0, None) / abs(step)).astype(np.float32)
 
 
 def _nearest(position: np.ndarray) -> np.ndarray:
@@ -192,35 +226,50 @@ def _along_axes(part: np.ndarray, back: np.ndarray, size: tuple[int, ...], sampl
         return None
     result = part.transpose(order)
     for axis in range(3):
-        grid_index = np.arange(size[axis])[:, None] + _offsets(samples[axis])
-        index = _nearest(back[order[axis], axis] * grid_index + back[order[axis], 3])
+        step, start = back[order[axis], axis], back[order[axis], 3]
+        if samples[axis] > 1:
+            weights = _overlaps(start, step, size[axis], result.shape[axis])
+            result = np.moveaxis(np.tensordot(weights, result.astype(np.float32), (1, axis)), 0, axis)
+            continue
+        index = _nearest(step * np.arange(size[axis]) + start)
         valid = (index >= 0) & (index < result.shape[axis])
-        taken = np.take(result, np.where(valid, index, 0).ravel(), axis)
         shape = [1, 1, 1]
         shape[axis] = valid.size
-        taken = taken * valid.reshape(shape)
-        if samples[axis] > 1:
-            split = (*taken.shape[:axis], size[axis], samples[axis], *taken.shape[axis + 1 :])
-            taken = taken.reshape(split).mean(axis + 1, dtype=np.float32)
-        result = taken
+        result = np.take(result, np.where(valid, index, 0), axis) * valid.reshape(shape)
     return result
 
 
 def _anyhow(part: np.ndarray, back: np.ndarray, size: tuple[int, ...], samples: list[int]) -> np.ndarray:
-    """Shares on a grid that lies obliquely to the mask, slice by slice."""
+    """Shares on a grid that lies obliquely to the mask, slice by slice; samples are taken at the surface only."""
     share = np.empty(size, np.float32)
     plane = np.stack(np.meshgrid(np.arange(size[0]), np.arange(size[1]), indexing="ij"), -1).reshape(-1, 2)
     offsets = list(product(*[_offsets(count) for count in samples]))
-    limits = np.array(part.shape)
+    reach = np.ceil(np.abs(back[:3, :3]).sum(1) / 2 + 0.5).astype(int)  # from the centre of a voxel to its end
+    around = {"size": tuple(2 * reach + 1), "mode": "constant"}
+    values = part.view(np.uint8) if part.dtype == bool else part
+    mixed = maximum_filter(values, **around) != minimum_filter(values, **around)
     for k in range(size[2]):
         start = plane @ back[:3, :2].T + back[:3, 2] * k + back[:3, 3]
-        total = np.zeros(len(plane), np.float32)
-        for offset in offsets:
-            index = _nearest(start + back[:3, :3] @ offset)
-            valid = ((index >= 0) & (index < limits)).all(1)
-            total[valid] += part[tuple(index[valid].T)]
-        share[:, :, k] = total.reshape(size[:2]) / len(offsets)
+        centre = _nearest(start)
+        near = np.flatnonzero(((centre >= -reach) & (centre < part.shape + reach)).all(1))
+        centre, total = centre[near], np.zeros(len(plane), np.float32)
+        inside = ((centre >= 0) & (centre < part.shape)).all(1)
+        at = tuple(np.clip(centre, 0, np.array(part.shape) - 1).T)
+        total[near] = np.where(inside, part[at], 0)
+        unsure = near[mixed[at] | ~inside]
+        total[unsure] = _mean_of_samples(part, start[unsure], back, offsets)
+        share[:, :, k] = total.reshape(size[:2])
     return share
+
+
+def _mean_of_samples(part: np.ndarray, start: np.ndarray, back: np.ndarray, offsets: list) -> np.ndarray:
+    """(n,) float32 for voxels whose centres lie at ``start`` (n, 3) in the mask."""
+    total = np.zeros(len(start), np.float32)
+    for offset in offsets:
+        index = _nearest(start + back[:3, :3] @ offset)
+        valid = ((index >= 0) & (index < part.shape)).all(1)
+        total[valid] += part[tuple(index[valid].T)]
+    return total / len(offsets)
 
 
 def _outside(part: np.ndarray, to_grid: np.ndarray, grid: Grid) -> float:

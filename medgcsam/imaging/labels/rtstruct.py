@@ -16,7 +16,7 @@ from medgcsam.errors import DataError
 from medgcsam.imaging.faults import faults_of
 from medgcsam.imaging.image import Image
 from medgcsam.imaging.labels.contours import fill_contours
-from medgcsam.imaging.labels.matching import check_frame, series_fact
+from medgcsam.imaging.labels.matching import check_frame, check_patient, series_fact
 from medgcsam.imaging.labels.resample import Grid, Placed, nothing, place
 from medgcsam.imaging.labels.slabs import distinct, slab_step
 from medgcsam.imaging.labels.structures import Structures
@@ -35,8 +35,9 @@ def of_rtstruct(ds: Dataset, where: str, *, like: Image) -> Structures:
     """The regions of interest that are areas, in the order of StructureSetROISequence.
 
     Regions of points or open lines have no area and are left out, by name in ``facts["structures_without_area"]``.
-    Raises DataError for an image without orientation and for damaged files; what is wrong with one structure is raised
-    when it is placed, and only then: another frame of reference, contours that are not flat or cross on a slice.
+    Raises DataError for an image without orientation, another patient and damaged files; what is wrong with one
+    structure is raised when it is placed, and only then: another frame of reference, contours that are not flat, cross
+    on a slice or are drawn there twice.
     """
     if like.affine is None:
         raise DataError(f"{where} holds contours in space, and its image has no orientation; give the original image.")
@@ -47,8 +48,9 @@ def of_rtstruct(ds: Dataset, where: str, *, like: Image) -> Structures:
         kinds = [{str(contour.get("ContourGeometricType") or "") for contour in sequence} for sequence in drawn]
         named = [str(region.get("ROIName") or "").strip() or f"ROI {region.ROINumber}" for region in regions]
         series = _series(ds)
+        patient = str(ds.get("PatientID") or "")
     areas = [n for n, kind in enumerate(kinds) if not kind or kind & set(CLOSED)]
-    facts: dict[str, Any] = {"kind": "rtstruct"} | series_fact(like, series)
+    facts: dict[str, Any] = {"kind": "rtstruct"} | series_fact(like, series) | check_patient(like, patient, where)
     without = tuple(named[n] for n in range(len(named)) if n not in areas)
     if without:
         facts["structures_without_area"] = without

@@ -7,7 +7,7 @@ instance that they were drawn on.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,10 @@ from medgcsam.errors import DataError
 from medgcsam.imaging.faults import MAX_VOXELS, check_size, faults_of
 from medgcsam.imaging.geometry import Plane, normal_of, plane_affine
 from medgcsam.imaging.image import Image
-from medgcsam.imaging.labels.matching import check_frame, series_fact
+from medgcsam.imaging.labels.matching import check_frame, check_patient, series_fact
 from medgcsam.imaging.labels.resample import Grid, Placed, nothing, place
 from medgcsam.imaging.labels.seg_frames import Frame, decoder, frames_of
-from medgcsam.imaging.labels.slabs import distinct, slab_step
+from medgcsam.imaging.labels.slabs import Stated, distinct, step_between_slices, step_on_slices
 from medgcsam.imaging.labels.structures import MAX_NUMBER, Structures
 
 STORAGES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
@@ -34,18 +34,20 @@ MAX_FRAMES = 1_000_000
 
 @dataclass(frozen=True, eq=False)
 class Levels:
-    """The frames on regular planes: level of each, and the affine of level 0, whose third column is the step."""
+    """The frames on regular planes: level of each, the affine of level 0, whose third column is the step, and facts."""
 
     level: np.ndarray
     affine: np.ndarray
+    facts: Mapping[str, Any]
 
 
 def of_seg(ds: Dataset, where: str, *, like: Image) -> Structures:
     """The segments, in the order of SegmentSequence; the background segment 0 of a label map is no structure.
 
     Values of fractional segments are shares (occupancy) or probabilities; a voxel counts from one half on.
-    Raises DataError for whole-slide segmentations, another frame of reference, frames that lie on no common planes or
-    twice on one, frames that cannot be placed, and damaged files.
+    Raises DataError for whole-slide segmentations, another patient or frame of reference, frames that lie on no common
+    planes or twice on one, frames whose positions contradict their stated step, frames that cannot be placed, and
+    damaged files.
     """
     with faults_of(where, "DICOM"):
         kind = str(ds.get("SegmentationType") or "").strip().upper()
@@ -58,10 +60,11 @@ def of_seg(ds: Dataset, where: str, *, like: Image) -> Structures:
         frames = frames_of(ds, kind, where, with_sources=like.affine is None)
         series = {str(item.get("SeriesInstanceUID") or "") for item in ds.get("ReferencedSeriesSequence") or []}
         facts: dict[str, Any] = {"kind": "seg", "segmentation": kind} | series_fact(like, series)
+        facts |= check_patient(like, str(ds.get("PatientID") or ""), where)
         if kind == "FRACTIONAL":
             facts["fractional"] = str(ds.get("SegmentationFractionalType") or "").strip()
         frame_uid = str(ds.get("FrameOfReferenceUID") or "")
-        stated = _stated_step(ds)
+        stated = _stated(ds)
         mask_of = decoder(ds, kind, set(numbers), where)
     if kind != "LABELMAP" and (strange := {frame.segment for frame in frames} - set(numbers)):
         raise DataError(f"{where} has frames of a segment {min(strange)} that it does not describe; export it again.")
@@ -71,7 +74,9 @@ def of_seg(ds: Dataset, where: str, *, like: Image) -> Structures:
         raise DataError(f"{where} has {without_place} of {len(frames)} frames without a position; export it again.")
     if in_space:
         facts |= check_frame(like, frame_uid, where)
-    levels = _levels(frames, stated, like.affine, where) if in_space and frames else None
+    own = facts["label_series"] == "same"
+    levels = _levels(frames, stated, like.affine, where, own_series=own) if in_space and frames else None
+    facts |= levels.facts if levels is not None else {}
 
     def placed(position: int, grid: Grid) -> Placed:
         number, name = segments[position]
@@ -105,17 +110,16 @@ def _label(segment: Dataset) -> str:
     return str(name).strip()
 
 
-def _stated_step(ds: Dataset) -> float | None:
-    """SpacingBetweenSlices, else SliceThickness, in mm."""
+def _stated(ds: Dataset) -> Stated:
+    """SpacingBetweenSlices and SliceThickness."""
     shared = (ds.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     measures = (shared.get("PixelMeasuresSequence") or [Dataset()])[0]
-    stated = [measures.get(keyword) for keyword in ("SpacingBetweenSlices", "SliceThickness")]
-    step = next((abs(float(value)) for value in stated if value), 0.0)
-    return step if 0 < step < np.inf else None
+    values = [abs(float(measures.get(word) or 0.0)) for word in ("SpacingBetweenSlices", "SliceThickness")]
+    return Stated(*(value if 0 < value < np.inf else None for value in values))
 
 
-def _levels(frames: list[Frame], stated: float | None, like: np.ndarray, where: str) -> Levels:
-    """Planes of the frames as whole numbers of steps along their normal; see ``slabs.slab_step`` for the step."""
+def _levels(frames: list[Frame], stated: Stated, like: np.ndarray, where: str, *, own_series: bool) -> Levels:
+    """Planes of the frames as whole numbers of steps along their normal; see ``slabs.py`` for the step."""
     planes = [frame.plane for frame in frames]
     first = planes[0]
     described = np.array([[*p.along_row, *p.along_column, *p.spacing] for p in planes])
@@ -128,7 +132,7 @@ def _levels(frames: list[Frame], stated: float | None, like: np.ndarray, where: 
         raise DataError(f"{where} has frames of mixed orientation or pixel spacing; split it.")
     normal = normal_of(first)
     along = (positions - first.position) @ normal
-    step = _step(along, stated, first, like)
+    step, facts = _step(along, stated, first, like, where, own_series=own_series)
     level = np.rint(along / step)
     if np.abs(along / step - level).max() > ON_PLANE:
         raise DataError(f"{where} has frames that do not lie at even steps, {step:.4g} mm apart; resample it.")
@@ -138,20 +142,27 @@ def _levels(frames: list[Frame], stated: float | None, like: np.ndarray, where: 
     aside = positions - first.position - np.outer(level, way)
     if np.abs(aside - np.outer(aside @ normal, normal)).max() > ON_PLANE * min(first.spacing):
         raise DataError(f"{where} has frames that are shifted sideways, each in its own way; resample it.")
-    return Levels(level.astype(int), plane_affine(first, way))
+    return Levels(level.astype(int), plane_affine(first, way), facts)
 
 
-def _step(along: np.ndarray, stated: float | None, first: Plane, like: np.ndarray) -> float:
-    """mm between neighbouring planes: the image's where all frames lie on its slices, else the usual rule."""
+def _step(
+    along: np.ndarray, stated: Stated, first: Plane, like: np.ndarray, where: str, *, own_series: bool
+) -> tuple[float, dict[str, Any]]:
+    """(mm between neighbouring planes, facts); ``slabs.step_on_slices`` where all frames lie on slices of the image."""
     across = np.cross(like[:3, 0], like[:3, 1]) * (-1.0, -1.0, 1.0)
     across /= np.linalg.norm(across)
     usual = abs(float((like[:3, 2] * (-1.0, -1.0, 1.0)) @ across))
+    planes = distinct(along, ON_PLANE * usual)
     if abs(abs(across @ normal_of(first)) - 1) < 1e-5:
         start = (first.position - like[:3, 3] * (-1.0, -1.0, 1.0)) @ normal_of(first)
         slices = (along + start) / usual
         if np.abs(slices - np.rint(slices)).max() <= ON_PLANE:
-            return usual
-    return slab_step(distinct(along, ON_PLANE * usual), stated=stated, usual=usual)
+            pixels = np.linalg.norm(like[:3, :2], axis=0)  # mm between columns, between rows
+            own_pixels = own_series and bool(np.abs(np.array(first.spacing[::-1]) / pixels - 1).max() < ON_PLANE)
+            step, facts = step_on_slices(planes, stated, usual, where, own_pixels=own_pixels)
+            return step, facts | ({"frame_step_mm": round(step, 3)} if abs(step / usual - 1) > ON_PLANE else {})
+    step = step_between_slices(planes, stated, usual)
+    return step, {"frame_step_mm": round(step, 3)} if abs(step / usual - 1) > ON_PLANE else {}
 
 
 def _in_space(chosen: list[int], levels: Levels, mask_of: Callable, grid: Grid, name: str) -> Placed:

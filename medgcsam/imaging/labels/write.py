@@ -17,6 +17,7 @@ from medgcsam.errors import ConfigError, DataError
 from medgcsam.imaging.formats.voxels import AXES_SWAPPED
 from medgcsam.imaging.image import Image, pixel_digest
 from medgcsam.imaging.labels.label_maps import to_grid
+from medgcsam.imaging.labels.resample import corners
 from medgcsam.run_folder import replacing
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ Code = tuple[str, str, str]
 TISSUE: Code = ("SCT", "85756007", "Tissue")
 ALGORITHMS = ("AUTOMATIC", "SEMIAUTOMATIC", "MANUAL")
 MAX_LABEL_LENGTH = 64
+SAME_FORM = 0.05
+"""A quaternion that misses a corner of the label by more than this, in edges of a voxel, is not written."""
+SAME_PLACE = 0.5
+"""Largest distance, in voxels, between a pixel of an image and where its file says that it lies."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,10 @@ def write_nifti_label(label: Image, path: str | Path) -> None:
     if affine is not None:
         image.set_sform(affine, 1)
         image.set_qform(affine, 1)
+        ends = corners((*values.shape, 1)[:3])
+        missed = np.linalg.norm(ends @ (image.get_qform() - affine).T, axis=1).max()
+        if missed > SAME_FORM * np.linalg.norm(affine[:3, : values.ndim], axis=0).min():
+            image.set_qform(None, 0)  # a quaternion has no shear, and two forms that differ are not believed
     elif spacing is not None:
         image.header.set_zooms(spacing)
     data = image.to_bytes()
@@ -76,7 +85,7 @@ def write_seg(
     description: str = "Segmentation by medgcsam",
     algorithm: str = "AUTOMATIC",
     series_number: int = 300,
-) -> None:
+) -> float:
     """A binary DICOM SEG that refers to the slices of ``like``, so that it opens over them in a viewer.
 
     label: class numbers 1 to len(segments) in one channel, or a channel of 0 and 1 per segment, on any grid; it is
@@ -84,12 +93,19 @@ def write_seg(
     like: an image that ``read_image`` made of DICOM files; they are opened again and must not have changed.
     algorithm: ``AUTOMATIC``, ``SEMIAUTOMATIC`` or ``MANUAL``.
 
+    Returns the largest share of a class that lies outside of ``like`` and was cut off, 0 to 1.
     The object carries the patient and the study of the source images, as it must. Its UIDs follow from what it holds.
-    Raises ConfigError without highdicom (extra ``dicom-seg``) or for classes without a segment; DataError for an image
-    that is not DICOM, was resampled when it was read, or whose files have changed or lack what a SEG must say.
+    Raises ConfigError without highdicom (extra ``dicom-seg``) or for classes without a segment; DataError for a label
+    that has voxels and none on the image, for an image that is not DICOM, has several channels, was resampled or turned
+    since it was read, or whose files have changed or lack what a SEG must say.
     """
     segments = [Segment(segment) if isinstance(segment, str) else segment for segment in segments]
-    label = to_grid(label, like)
+    given, label = label, to_grid(label, like)
+    if given.array.any() and not label.array.any():
+        raise DataError(
+            f"{path} would be empty, because the label lies outside of its image, or between its voxels; "
+            "give the image that belongs to it."
+        )
     top = int(label.array.max()) if len(label.array) == 1 else len(label.array)
     if not segments or top > len(segments) or (len(label.array) > 1 and top != len(segments)):
         raise ConfigError(f"{path} has {len(segments)} segments for {top} classes; name one segment for each.")
@@ -100,6 +116,7 @@ def write_seg(
             f"{path} needs the package highdicom to be written; install medgcsam with the extra dicom-seg."
         ) from error
     sources, order = _sources(like, str(path))
+    _check_place(like, sources, order, str(path))
     pixels = _frames(label, order, frames=int(sources[0].get("NumberOfFrames") or 1) if order is not None else None)
     identity = f"{like.reference.series_uid} {pixel_digest(label)} {segments} {description}"
     try:
@@ -123,6 +140,7 @@ def write_seg(
         raise DataError(f"{path} cannot be written, because the source images do not allow it ({reason}).") from error
     with replacing(Path(path)) as temporary:
         seg.save_as(temporary)
+    return float(label.source.get("outside", 0.0))
 
 
 def _one_channel(label: Image, where: str) -> np.ndarray:
@@ -142,6 +160,11 @@ def _sources(like: Image, where: str) -> tuple[list[Dataset], list[int] | None]:
     slices = like.spatial_shape[2] if len(like.spatial_shape) == 3 else 1
     if known is None or not known.files:
         raise DataError(f"{where} needs DICOM files to refer to, and its image is of another kind; write NIfTI.")
+    if len(like.array) > 1 and like.unit != "display" and known.frame_numbers is not None:
+        raise DataError(
+            f"{where} would refer to an image of {len(like.array)} channels (echoes, time points), and only one frame "
+            "per slice is written; write NIfTI."
+        )
     resampled = str(like.source.get("geometry")).startswith("resampled")
     if resampled or not len(known.files) == len(known.sop_instance_uids) == slices:
         raise DataError(f"{where} cannot refer to slices, because its image is not as it was stored; write NIfTI.")
@@ -156,6 +179,31 @@ def _sources(like: Image, where: str) -> tuple[list[Dataset], list[int] | None]:
     if len(opened) > 1:
         raise DataError(f"{where} would refer to frames of {len(opened)} objects, which is not written; write NIfTI.")
     return list(opened.values()), [number - 1 for number in known.frame_numbers]
+
+
+def _check_place(like: Image, sources: list[Dataset], order: list[int] | None, where: str) -> None:
+    """The pixels of ``like`` must lie where the files say, because the SEG lies where they do."""
+    from medgcsam.imaging.dicom.facts import plane_of
+    from medgcsam.imaging.dicom.functional_groups import has_groups
+    from medgcsam.imaging.dicom.multiframe import frame_planes
+    from medgcsam.imaging.geometry import plane_affine
+
+    if like.affine is None or len(like.spatial_shape) != 3:
+        return
+    if order is None:
+        planes = [plane_of(ds, shape=(int(ds.Rows), int(ds.Columns)))[0] for ds in sources]
+    else:
+        planes = (frame_planes(sources[0], where) if has_groups(sources[0]) else None) or []
+        planes = [planes[n] for n in order] if planes else [None]
+    columns, rows, _ = like.spatial_shape
+    for k, plane in enumerate(planes):
+        if plane is None:
+            return  # without a place of their own, as in nuclear medicine, the label goes by slices alone
+        to_index = np.linalg.inv(like.affine) @ plane_affine(plane, 1.0)
+        ends = np.array([[0, 0, 0, 1], [columns - 1, 0, 0, 1], [0, rows - 1, 0, 1.0]])
+        moved = (ends @ to_index.T - ends - (0, 0, k, 0))[:, :3]
+        if plane.shape != (rows, columns) or np.abs(moved).max() > SAME_PLACE:
+            raise DataError(f"{where} needs an image that no longer lies as its files say; read the image again.")
 
 
 def _frames(label: Image, order: list[int] | None, *, frames: int | None) -> np.ndarray:

@@ -30,7 +30,8 @@ def collect_class_folders(description: Description, root: Path | None, progress:
 
     ``select.mask_suffix`` (such as ``_mask``): files named like an image with this suffix, and perhaps a number
     (``a_mask.png``, ``a_mask_1.png``), are masks of that image. ``select.labels`` is a folder with a mask of the same
-    relative path, up to the ending, for every image. Where no ``patient_pattern`` finds a patient, none is made up.
+    relative path, up to the ending, for every image. An image in whose path ``patient_pattern`` finds no patient is
+    left out; without a pattern no patient is made up.
 
     Raises:
         DataError: the set is absent, or holds images outside folders of classes only.
@@ -59,6 +60,7 @@ def collect_class_folders(description: Description, root: Path | None, progress:
             imported.rows.append(
                 {"image": name, "patient_id": patient, "label": label, "mask": mask, "partition": partition}
             )
+    imported.leave_out_unmatched(description.select.patient_pattern)
     imported.scanned = f"{len(images):,} image files in {folder.name}"
     return imported
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from medgcsam.cohort.columns import STANDARD
 from medgcsam.cohort.manifest import MASK_SEPARATOR
 from medgcsam.errors import ConfigError, DataError
 from medgcsam.intake.description import Description, data_folder
@@ -23,10 +24,12 @@ def collect_datalist(description: Description, root: Path | None, progress: Prog
 
     A label that is the path of a file is a mask; a number or word is a label; a list of numbers is a multi-label one,
     the positions that hold 1. The patient is what the item says under one of ``PATIENT_KEYS``, or what
-    ``patient_pattern`` finds in the image's path. Other plain values of an item (``fold``) become columns.
+    ``patient_pattern`` finds in the image's path; with a pattern, items without a patient are left out. Other plain
+    values of an item (``fold``) become columns. An item that repeats another is left out, and so are all items of an
+    image that they contradict each other about.
 
     Raises:
-        DataError: the file is absent or no datalist, or names files outside its folder.
+        DataError: the file is absent or no datalist, names files outside its folder, or one image in two partitions.
         ConfigError: images of several files without a choice of channel.
     """
     folder = data_folder(description, root)
@@ -47,6 +50,8 @@ def add_sections(imported: Imported, content: Any, path: Path, description: Desc
             count += 1
             where = f"{path}: item {position} of {name}"
             _add_item(imported, item, where, partition, description)
+    imported.rows = _one_item_per_image(imported, path)
+    imported.leave_out_unmatched(description.select.patient_pattern)
     imported.scanned = f"{count:,} items in {path.name}"
 
 
@@ -72,6 +77,26 @@ def _add_item(imported: Imported, item: Any, where: str, partition: str, descrip
         imported.leave_out(image, "test image without a label", "", row["patient_id"])
     else:
         imported.rows.append(row)
+
+
+def _one_item_per_image(imported: Imported, path: Path) -> list[dict[str, str]]:
+    """The rows without those that repeat an image; none of an image whose items contradict each other."""
+    first: dict[str, dict[str, str]] = {}
+    contradictory: set[str] = set()
+    for row in imported.rows:
+        before = first.setdefault(row["image"], row)
+        if before["partition"] != row["partition"]:
+            where = f"{before['partition']} and in {row['partition']}"
+            raise DataError(f"{path}: the image {row['image']} is in {where}; take it out of one of the lists.")
+        if any(before.get(name, "") != row.get(name, "") for name in STANDARD):
+            contradictory.add(row["image"])
+    for row in imported.rows:
+        image, patient = row["image"], row["patient_id"]
+        if image in contradictory:
+            imported.leave_out(image, "items of one image contradict each other", "", patient)
+        elif first[image] is not row:
+            imported.leave_out(image, "another item of an image that is taken", "", patient)
+    return [row for image, row in first.items() if image not in contradictory]
 
 
 def _masks(row: Mapping[str, str]) -> list[str]:

@@ -25,6 +25,7 @@ GEOMETRY = {
     "uneven steps": "uneven steps",
     "has a gap": "slices missing",
     "gantry tilt": "gantry tilt",
+    "slices out of line": "slices out of line",
 }
 """Words of the reader's sentence -> the reason to count by, those that cannot be resampled first."""
 ALIKE = {
@@ -34,7 +35,7 @@ ALIKE = {
     "RescaleType": "units",
 }
 """What the reader wants to be the same in all slices."""
-RESAMPLED = {"slices missing", "uneven steps", "gantry tilt"}
+RESAMPLED = {"slices missing", "uneven steps", "gantry tilt", "slices out of line"}
 
 
 def undecodable(header: Header) -> str:
@@ -62,6 +63,8 @@ def fault_of_stack(slices: Sequence[Header], reference: str) -> tuple[str, str]:
     for keyword, what in ALIKE.items():
         if len({header[keyword] for header in slices}) > 1:
             return f"several {what} in one series", ""
+    if len({header.image_type[:3] for header in slices}) > 1:
+        return "several kinds of image (ImageType) in one series", ""
     try:
         stack_planes(planes, reference, thickness=first.thickness, step=first.step)
     except DataError as error:

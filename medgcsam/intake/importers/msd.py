@@ -16,7 +16,8 @@ from medgcsam.intake.importers.result import Imported, Progress
 def collect_msd(description: Description, root: Path | None, progress: Progress = None) -> Imported:
     """Rows of the training cases, and the class number of each structure; test cases have no masks and are left out.
 
-    The set names cases and not patients: ``patient_id`` is what ``patient_pattern`` finds in the image's path.
+    The set names cases and not patients: ``patient_id`` is what ``patient_pattern`` finds in the image's path, and
+    with a pattern cases without a patient are left out.
 
     Raises:
         DataError: the set is absent, or its dataset.json is none of the decathlon.

@@ -23,10 +23,12 @@ def collect_nnunet(description: Description, root: Path | None, progress: Progre
     ``fold`` is a column with the number of the fold that a case is validated in. ``partition`` is that of the chosen
     ``select.fold`` (train or validation), test for imagesTs, and empty where no fold is chosen. Both versions of the
     format are read: ``channel_names`` and names to numbers, or ``modality`` and numbers to names; with ``file_ending``
-    or, before it, .nii.gz. IGNORE labels stay in the masks as the number that they have.
+    or, before it, .nii.gz. The label ``ignore`` is no structure; its number stays in the masks. Cases in whose name
+    ``patient_pattern`` finds no patient are left out.
 
     Raises:
-        DataError: the set is absent or is no nnU-Net set, its splits name unknown cases, no such fold.
+        DataError: the set is absent or is no nnU-Net set, its splits name unknown cases or one case in both parts of a
+            fold, no such fold.
         ConfigError: several channels and none chosen.
     """
     folder = data_folder(description, root)
@@ -36,6 +38,9 @@ def collect_nnunet(description: Description, root: Path | None, progress: Progre
         raise DataError(f"{path}: this is no dataset.json of nnU-Net; name the folder of one data set.")
     imported = Imported(root=folder)
     imported.structures, imported.notes = structures_of(content.get("labels"), path)
+    ignored = imported.structures.pop("ignore", None)
+    if ignored is not None:
+        imported.notes.append(f"The number {ignored} of the masks is nnU-Net's label 'ignore', and no structure.")
     ending = str(content.get("file_ending", ".nii.gz"))
     channel = _channel(content, path, description.select.channel)
     known: set[str] = set()
@@ -46,6 +51,7 @@ def collect_nnunet(description: Description, root: Path | None, progress: Progre
             row = {"image": image, "patient_id": patient, "mask": mask, "partition": partition, "nnunet_case": case}
             _add(imported, row)
     _add_folds(imported, folder / SPLITS, known, description.select.fold)
+    imported.leave_out_unmatched(description.select.patient_pattern)
     imported.scanned = f"{len(imported.rows) + len(imported.left_out):,} cases in {folder.name}"
     return imported
 
@@ -120,6 +126,13 @@ def _add_folds(imported: Imported, path: Path, known: set[str], wanted: int | No
     strangers = sorted({case for fold in folds for case in (*fold["train"], *fold["val"])} - known)
     if strangers:
         raise DataError(f"{path}: it names cases that are not in the data set ({shorten(strangers)}); take its own.")
+    for number, fold in enumerate(folds):
+        both = sorted({*fold["train"]} & {*fold["val"]})
+        if both:
+            raise DataError(
+                f"{path}: fold {number} has {shorten(both)} in both 'train' and 'val'; take each case out of one of "
+                "the two."
+            )
     for case, row in rows.items():
         row["fold"] = "|".join(str(number) for number, fold in enumerate(folds) if case in fold["val"])
     if wanted is None:

@@ -19,6 +19,11 @@ from medgcsam.run_folder import write_text
 
 Progress = Callable[[int, int], None] | None
 LEFT_OUT_COLUMNS = ("reference", "patient_id", "reason", "detail")
+NO_PATIENT = "the pattern finds no patient"
+_REMEDIES = {
+    "file missing": "name the folder that the images count from, or correct the names of the files",
+    NO_PATIENT: "correct --patient-pattern",
+}
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,18 @@ class Imported:
         """How many were left out for each reason, the most frequent first."""
         return dict(Counter(entry.reason for entry in self.left_out).most_common())
 
+    def leave_out_unmatched(self, pattern: str | None) -> None:
+        """With a pattern that finds patients, leave out every row that still has none."""
+        if pattern is not None:
+            self.keep_patients(NO_PATIENT)
+
+    def keep_patients(self, reason: str) -> None:
+        """Leave out every row that names no patient."""
+        for row in self.rows:
+            if not row.get("patient_id"):
+                self.leave_out(row["image"], reason)
+        self.rows = [row for row in self.rows if row.get("patient_id")]
+
     @property
     def patients_known(self) -> bool:
         """Whether every row names its patient."""
@@ -70,7 +87,9 @@ def write_manifest(path: Path, imported: Imported, *, base: Path | None = None) 
         MachineError: the file cannot be written.
     """
     if not imported.rows:
-        raise DataError(f"{imported.root}: nothing was taken ({told(imported.reasons()) or 'no image was found'}).")
+        reasons = imported.reasons()
+        remedy = _REMEDIES.get(next(iter(reasons), ""), "name another folder, or mend what is told")
+        raise DataError(f"{imported.root}: nothing was taken ({told(reasons) or 'no image was found'}); {remedy}.")
     used = {name for row in imported.rows for name, cell in row.items() if cell or name not in STANDARD} | {"image"}
     used -= {""}
     extra = [name for name in dict.fromkeys(name for row in imported.rows for name in row) if name not in STANDARD]

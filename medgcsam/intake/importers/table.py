@@ -16,6 +16,7 @@ from medgcsam.intake.description import Computed, Description, data_folder
 from medgcsam.intake.importers.files import relative, walk_files
 from medgcsam.intake.importers.result import Imported, Progress
 
+CONTRADICTION = "no finding, and a finding"
 _PLACEHOLDER = re.compile(r"{([^{}]*)}")
 
 
@@ -23,6 +24,7 @@ def needs_rewriting(description: Description) -> bool:
     """Whether naming the columns is not enough, and the table has to become a manifest row by row."""
     return bool(
         description.compute
+        or description.no_finding
         or description.where
         or description.one_row_per_image
         or description.search
@@ -34,9 +36,10 @@ def needs_rewriting(description: Description) -> bool:
 def collect_table(description: Description, root: Path | None, progress: Progress = None) -> Imported:
     """Rows of a table: its columns under their standard names, the others as they are.
 
-    Labels of ``label_columns`` are joined by ``|``, uncertain ones as ``?NAME``. References count from ``images``.
-    Rows of other words than ``where`` allows, rows without an image, and rows that repeat an image with the same
-    patient and label are left out; so are all rows of an image that they contradict each other about.
+    Labels of ``label_columns`` are joined by ``|``, uncertain ones as ``?NAME``. Where ``no_finding`` says that nothing
+    was found, the empty cells of findings become 0, and a row with a finding all the same is left out. References count
+    from ``images``. Rows of other words than ``where`` allows, rows without an image, and rows that repeat an image
+    with the same patient and label are left out; so are all rows of an image that they contradict each other about.
 
     Raises:
         DataError: the data set is absent or changed, or a row has too few or too many cells.
@@ -55,7 +58,8 @@ def collect_table(description: Description, root: Path | None, progress: Progres
     for position, (values, line) in enumerate(zip(cells, lines, strict=True)):
         row, fault = _standard_row(dict(zip(header, values, strict=True)), description)
         if fault:
-            imported.leave_out(row["image"], "label column without 1, 0, -1 or nothing", f"line {line}: {fault}")
+            reason = CONTRADICTION if fault.startswith(CONTRADICTION) else "label column without 1, 0, -1 or nothing"
+            imported.leave_out(row["image"], reason, f"line {line}: {fault}", row.get("patient_id", ""))
         else:
             _add(imported, row, line, description, places, partitions)
         if progress is not None and position % 1000 == 0:
@@ -75,6 +79,7 @@ def _check_columns(path: Path, header: list[str], description: Description) -> N
     """Every column that the description speaks of is there."""
     wanted = [*description.columns.values(), *description.where, *(description.label_columns or {}).values()]
     wanted += [name for computed in description.compute.values() for name in _PLACEHOLDER.findall(computed.text)]
+    wanted += [description.no_finding.column] if description.no_finding is not None else []
     wanted += [computed.each for computed in description.compute.values() if computed.each is not None]
     missing = [f"{name!r}{nearest(name, header)}" for name in dict.fromkeys(wanted) if name not in header]
     missing += [] if "image" in {*description.columns, *description.compute, *header} else ["one for 'image'"]
@@ -93,9 +98,24 @@ def _standard_row(row: dict[str, str], description: Description) -> tuple[dict[s
     named |= {name: compute_cell(computed, row) for name, computed in description.compute.items()}
     if not description.label_columns:
         return row | named, None
+    row, fault = _without_findings(row, description)
+    if fault:
+        return row | named, fault
     values = [row[column] for column in description.label_columns.values()]
     joined = join_columns(values, list(description.label_columns), "mask")
     return row | named | {"label": joined.label}, joined.fault
+
+
+def _without_findings(row: dict[str, str], description: Description) -> tuple[dict[str, str], str | None]:
+    """The row with 0 in the empty cells of findings where it says that there is none; what contradicts that."""
+    rule = description.no_finding
+    if rule is None or row[rule.column] not in ("1", "1.0"):
+        return row, None
+    columns = [column for name, column in (description.label_columns or {}).items() if name not in rule.not_about]
+    there = [column for column in columns if row[column] not in ("", "0", "0.0")]
+    if there:
+        return row, f"{CONTRADICTION}: {there[0]} is {row[there[0]]}"
+    return row | {column: row[column] or "0" for column in columns}, None
 
 
 def compute_cell(computed: Computed, row: Mapping[str, str]) -> str:

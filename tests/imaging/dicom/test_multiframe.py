@@ -283,3 +283,34 @@ def test_a_colour_cine_is_red_green_blue_frame_by_frame(shared_data):
     for frame in range(2):
         for colour in range(3):
             np.testing.assert_allclose(image.array[3 * frame + colour], stored[frame, ..., colour] / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize("odd", [{}, {"RescaleSlope": 1, "RescaleIntercept": 0, "RescaleType": "US"}])
+def test_frames_of_which_some_are_rescaled_and_others_not_are_refused(write_dicom, odd):
+    def groups(frame: int) -> dict:
+        usual = {"RescaleSlope": 1, "RescaleIntercept": -1024, "RescaleType": "HU"}
+        found = odd if frame == 2 else usual
+        return {"PixelValueTransformationSequence": item(**found) if found else None}
+
+    path = write_enhanced(write_dicom, [0, 1, 2, 3], SOPClassUID=ENHANCED_CT, Modality="CT", groups=groups)
+    with pytest.raises(DataError, match="frame 1 and frame 3 differ") as caught:
+        read_image(path)
+    assert str(path) in str(caught.value)
+
+
+def test_frames_in_inverted_gray_without_a_unit_are_refused(write_dicom):
+    path = write_enhanced(write_dicom, [0, 1, 2], PhotometricInterpretation="MONOCHROME1")
+    with pytest.raises(DataError, match="MONOCHROME1"):
+        read_image(path)
+
+
+@pytest.mark.parametrize(("group", "name", "values"), [
+    ("MREchoSequence", "EffectiveEchoTime", [10.0, 20.0]),
+    ("MRImageFrameTypeSequence", "ComplexImageComponent", ["MAGNITUDE", "PHASE"]),
+])  # fmt: skip
+def test_frames_of_two_kinds_in_turn_are_no_volume(write_dicom, group, name, values):
+    path = write_enhanced(write_dicom, [0, 1, 2, 3], groups=lambda frame: {group: item(**{name: values[frame % 2]})})
+    with pytest.raises(DataError, match=f"2 values of {name}"):
+        read_image(path)
+    path = write_enhanced(write_dicom, [0, 1, 2, 3], groups=lambda frame: {group: item(**{name: values[0]})})
+    assert_in_place(read_image(path))

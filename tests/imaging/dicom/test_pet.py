@@ -109,11 +109,61 @@ def test_an_injection_before_midnight_and_a_shifted_date():
         assert facts["uptake_minutes"] == 60
 
 
+def test_an_offset_from_utc_of_the_injection_is_set_against_that_of_the_scan():
+    # by hand: 07:00 at +0000 is 09:00 at +0200, which is also the local StartTime; the scan is at 10:00
+    ds = pet(TimezoneOffsetFromUTC="+0200")
+    tracer = ds.RadiopharmaceuticalInformationSequence[0]
+    for text in ("20240228070000.000000+0000", "20240228070000+0000", "20240228013000-0530", "20240228090000+0200"):
+        tracer.RadiopharmaceuticalStartDateTime = text
+        for time in ("090000", "", None):
+            tracer.RadiopharmaceuticalStartTime = time
+            _, factor, facts = pet_scale([ds], "x")
+            assert factor * even(60) == pytest.approx(1), (text, time)
+            assert facts["uptake_minutes"] == 60
+
+
+@pytest.mark.parametrize(
+    ("text", "time", "zone", "reason"),
+    [
+        ("20240228090000+0200", None, None, "offset from UTC and that of the scan is unknown"),
+        ("20240228070000+0000", "070000", "+0200", "StartDateTime and RadiopharmaceuticalStartTime disagree"),
+        ("20240228070000+0000", "090000", None, "StartDateTime and RadiopharmaceuticalStartTime disagree"),
+        ("20240228090000", "083000", None, "StartDateTime and RadiopharmaceuticalStartTime disagree"),
+        ("20240228090000+0200", None, "CEST", "offset from UTC and that of the scan is unknown"),
+    ],
+)
+def test_times_of_injection_that_contradict_each_other_give_no_suv(text, time, zone, reason):
+    ds = pet(**({"TimezoneOffsetFromUTC": zone} if zone else {}))
+    tracer = ds.RadiopharmaceuticalInformationSequence[0]
+    tracer.RadiopharmaceuticalStartDateTime, tracer.RadiopharmaceuticalStartTime = text, time
+    unit, factor, facts = pet_scale([ds], "x")
+    assert (unit, factor) == ("Bq/ml", 1.0)
+    assert facts["suv"].startswith("not computed: ")
+    assert reason in facts["suv"]
+
+
 @pytest.mark.parametrize("offset", ["+0100", "-0500", ""])
-def test_a_utc_offset_of_the_injection_is_no_part_of_its_local_time(offset):
+def test_a_start_time_that_agrees_says_that_the_offset_is_that_of_the_scan(offset):
     ds = pet()
     ds.RadiopharmaceuticalInformationSequence[0].RadiopharmaceuticalStartDateTime = "20240228090000.000000" + offset
     assert pet_scale([ds], "x")[1] * even(60) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("RadionuclideTotalDose", 4e8), ("RadionuclideHalfLife", 4062.6), ("RadiopharmaceuticalStartTime", "080000"),
+        ("RadiopharmaceuticalStartDateTime", "20240228080000"),
+    ],
+)  # fmt: skip
+def test_slices_of_different_tracers_give_no_suv(keyword, value):
+    other = pet()
+    setattr(other.RadiopharmaceuticalInformationSequence[0], keyword, value)
+    assert pet_scale([pet(), other], "x")[2]["suv"] == f"not computed: the slices differ in {keyword}"
+    del other.RadiopharmaceuticalInformationSequence
+    assert "differ in RadiopharmaceuticalInformationSequence" in pet_scale([pet(), other], "x")[2]["suv"]
+    stored = [pet(Units="GML"), pet(Units="GML", RadiopharmaceuticalInformationSequence=None)]
+    assert pet_scale(stored, "x")[0] == "SUV"  # as stored, whatever the dose was
 
 
 def test_suv_stored_by_the_scanner_is_never_scaled_again():

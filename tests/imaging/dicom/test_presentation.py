@@ -173,3 +173,27 @@ def test_the_same_radiograph_in_both_photometrics_is_told_apart_only_by_the_head
     plain = read_image(folder / "1.2.276.0.7230010.3.1.4.8323329.6904.1517875201.850819.dcm")
     fake = read_image(folder / "Fake_MONOHR1.dcm")
     np.testing.assert_allclose(fake.array, 1 - plain.array, atol=1e-6)
+
+
+def palette(entries: np.ndarray) -> dict[str, object]:
+    """Elements of a palette of one gray table for all colours, its entries of 16 bits."""
+    found: dict[str, object] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for colour in ("Red", "Green", "Blue"):
+        found[f"{colour}PaletteColorLookupTableDescriptor"] = [len(entries), 0, 16]
+        found[f"{colour}PaletteColorLookupTableData"] = entries.astype("<u2").tobytes()
+    return found
+
+
+def test_a_palette_of_16_bits_with_8_bit_values_is_refused_and_not_read_as_almost_black(write_dicom):
+    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    image = read_image(write_dicom(pixels, name="whole", **palette(np.arange(256) * 257)))
+    np.testing.assert_allclose(image.array, np.stack([pixels / 255] * 3), atol=1e-6)
+    with pytest.raises(DataError, match="palette of 16 bits that is filled with 8-bit values"):
+        read_image(write_dicom(pixels, name="half", **palette(np.arange(256))))
+
+
+def test_a_table_that_leaves_nothing_to_see_is_recorded(write_dicom):
+    black = lut(np.zeros(4096, np.uint16), 0, 12)
+    assert read_image(write_dicom(RAMP, name="black", VOILUTSequence=[black])).source["constant_after_voi"]
+    assert "constant_after_voi" not in read_image(write_dicom(RAMP, name="plain")).source
+    assert "constant_after_voi" not in read_image(write_dicom(RAMP * 0 + 7, name="flat")).source

@@ -33,6 +33,8 @@ def test_slices_are_sorted_rescaled_and_placed(write_series, tmp_path):
     assert image.reference.sop_instance_uids == tuple(f"1.2.3.4.{k + 1}" for k in range(4))
     assert image.reference.series_uid == "1.2.3.4"
     assert image.reference.frame_of_reference_uid == "1.2.3.5"
+    assert image.reference.patient_id == "SECRET-1"
+    assert "SECRET-1" not in repr(image)
     assert image.source["rescale"] == (1.0, -1024.0)
 
 

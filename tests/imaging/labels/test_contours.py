@@ -104,3 +104,15 @@ def test_what_lies_outside_is_measured():
     assert whole.any()
     _, gone = _filled([_at(_ring(5.2), 30)])
     assert gone.outside == 1
+
+
+@pytest.mark.parametrize("shift", [(0.0, 0.0), (0.2, 0.1)])
+def test_an_outline_drawn_twice_is_refused_and_a_wall_is_not(shift):
+    twice = [_at(_ring(8.2), 1), _at(_ring(8.2 if any(shift) else 8.0, centre=np.add(20.0, shift)), 1)]
+    with pytest.raises(DataError, match="nearly the same outline twice"):
+        _filled(twice)
+    _filled(twice, crossing_allowed=True)
+    wall, _ = _filled([_at(_ring(18.2), 1), _at(_ring(17.2), 1)])  # as thin as a pixel, 0.89 of the area
+    assert wall.sum() == pytest.approx(np.pi * (18.2**2 - 17.2**2), rel=0.1)
+    dots, _ = _filled([_at(_ring(1.2), 1), _at(_ring(0.6), 1)])
+    assert dots.any()

@@ -67,7 +67,7 @@ def test_a_coarse_voxel_holds_the_share_of_the_fine_ones_in_it(factors):
     shape = tuple(n // f for n, f in zip(mask.shape, factors, strict=True))
     blocks = mask.reshape([n for pair in zip(shape, factors, strict=True) for n in pair])
     share = _spread(place(mask, to_grid, Grid(shape, None)), shape)
-    np.testing.assert_allclose(share, blocks.mean((1, 3, 5)), atol=1e-6)
+    np.testing.assert_allclose(share, blocks.mean((1, 3, 5)), atol=2.1e-5)  # ties are broken by so much
 
 
 def test_the_volume_stays_whichever_way_the_grids_lie():
@@ -118,3 +118,52 @@ def test_two_grids_are_one_within_a_twentieth_of_a_voxel():
     assert same_grid(index_map(near, grid), (100, 100, 50), grid)
     assert not same_grid(index_map(far, grid), (100, 100, 50), grid)
     assert not same_grid(np.eye(4), (100, 100, 49), grid)
+
+
+@pytest.mark.parametrize("kind", [bool, np.float32])
+def test_shares_on_an_oblique_grid_are_means_of_samples_in_each_voxel(kind):
+    rng = np.random.default_rng(8)
+    mask = np.zeros((14, 12, 10), kind)
+    mask[2:11, 1:12, :8] = 1
+    mask[4:7, 4:8, 2:5] = 0
+    mask[:3] = rng.random((3, 12, 10)) < 0.5 if kind is bool else rng.random((3, 12, 10))
+    to_grid = np.eye(4)
+    to_grid[:3, :3] = np.linalg.qr(rng.normal(size=(3, 3)))[0] * 0.5
+    to_grid[:3, 3] = (6, 5, 6)
+    shape, back, total = (12, 11, 12), np.linalg.inv(to_grid), 0
+    index = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), -1)
+    for offset in product((-1 / 3, 0, 1 / 3), repeat=3):
+        found = np.rint((index + offset) @ back[:3, :3].T + back[:3, 3]).astype(int)
+        valid = ((found >= 0) & (found < mask.shape)).all(-1)
+        total = total + np.where(valid, mask[tuple(np.where(valid[..., None], found, 0).transpose(3, 0, 1, 2))], 0)
+    share = _spread(place(mask, to_grid, Grid(shape, None)), shape)
+    assert share.max() > 0.9
+    np.testing.assert_allclose(share, total / 27, atol=2.1e-5)
+
+
+def test_half_filled_voxels_do_not_make_a_structure_grow():
+    """Boxes of whole voxels on grids that are 1.5 to 2 times coarser, at all offsets: the volume stays on average."""
+    for ratio in (1.5, 1.75, 2.0):
+        volumes = []
+        for start in np.arange(8):
+            mask = np.zeros((40, 40, 40), bool)
+            mask[start : start + 16, start + 2 : start + 16, start + 1 : start + 19] = True
+            to_grid = np.diag([1 / ratio] * 3 + [1.0])
+            to_grid[:3, 3] = (1 / ratio - 1) / 2
+            placed = place(mask, to_grid, Grid((27, 27, 27), None))
+            volumes.append((placed.share >= 0.5).sum() * ratio**3 / mask.sum())
+        assert np.mean(volumes) == pytest.approx(1, abs=0.03), ratio
+
+
+def test_an_oblique_box_twice_as_fine_keeps_its_volume():
+    volumes = []
+    for angle in (0.1, 0.3, 0.5):
+        turn = np.eye(4)
+        c, s = np.cos(angle), np.sin(angle)
+        turn[1:3, 1:3] = np.array([[c, -s], [s, c]])
+        to_grid = turn @ np.diag([0.5, 0.5, 0.5, 1.0])
+        to_grid[:3, 3] = (12, 14, 6)
+        mask = np.ones((32, 24, 28), bool)
+        placed = place(mask, to_grid, Grid((40, 40, 40), None))
+        volumes.append((placed.share >= 0.5).sum() * 8 / mask.sum())
+    np.testing.assert_allclose(volumes, 1, atol=0.02)

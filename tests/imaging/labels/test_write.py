@@ -11,6 +11,7 @@ import pytest
 
 from medgcsam.errors import ConfigError, DataError
 from medgcsam.imaging import Image, read_image, read_label
+from medgcsam.imaging.image import Reference
 from medgcsam.imaging.labels.write import Segment, write_nifti_label, write_seg
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -165,3 +166,58 @@ def test_what_no_seg_can_be_written_for_is_refused(series, tmp_path, monkeypatch
     with pytest.raises(ConfigError, match="extra dicom-seg"):
         write_seg(label, image, tmp_path / "seg.dcm", ["a", "b"])
     assert not (tmp_path / "seg.dcm").exists()
+
+
+def test_a_sheared_label_has_an_sform_alone_and_reads_back(tmp_path):
+    sheared = np.diag([1.0, 1, 2, 1])
+    sheared[0, 2] = 0.8
+    label = _label((5, 6, 4), sheared)
+    write_nifti_label(label, tmp_path / "m.nii")
+    header = nibabel.load(tmp_path / "m.nii").header
+    assert (int(header["sform_code"]), int(header["qform_code"])) == (1, 0)
+    np.testing.assert_array_equal(read_label(tmp_path / "m.nii", label).array, label.array)
+
+
+def test_a_label_beside_the_image_is_refused_and_what_is_cut_is_returned(series, tmp_path):
+    image = read_image(series / "image")
+    numbers = np.zeros((1, *image.spatial_shape), np.int16)
+    numbers[0, :8, :8, :4] = 1
+
+    def moved(by):
+        affine = image.affine.copy()
+        affine[:3, 3] += affine[:3, :3] @ by
+        return Image(array=numbers, unit="label", affine=affine)
+
+    with pytest.raises(DataError, match="lies outside of its image"):
+        write_seg(moved((-400, 0, 0)), image, tmp_path / "seg.dcm", ["a"])
+    assert not (tmp_path / "seg.dcm").exists()
+    assert write_seg(moved((-2, 0, 0)), image, tmp_path / "seg.dcm", ["a"]) == pytest.approx(0.25)
+    assert write_seg(moved((2, 0, 0)), image, tmp_path / "seg.dcm", ["a"]) == 0
+    nothing = Image(array=numbers * 0, unit="label", affine=image.affine)
+    assert write_seg(nothing, image, tmp_path / "seg.dcm", ["a"]) == 0
+
+
+@pytest.mark.parametrize("multiframe", [False, True])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_an_image_turned_after_it_was_read_is_refused(shared_data, tmp_path, axis, multiframe):
+    pytest.importorskip("highdicom", reason="the extra dicom-seg is not installed")
+    folder = shared_data / "dicom_variety" / "dcmqi" / "segmentations" / "23x38x3"
+    image = read_image(folder / "multiframe" / "mf.dcm" if multiframe else folder / "image")
+    flip = np.eye(4)
+    flip[axis, axis], flip[axis, 3] = -1, image.spatial_shape[axis] - 1
+    turned = Image(
+        array=np.flip(image.array, axis + 1), unit=image.unit, affine=image.affine @ flip, reference=image.reference
+    )
+    label = _label(turned.spatial_shape, turned.affine, classes=1)
+    with pytest.raises(DataError, match="no longer lies as its files say"):
+        write_seg(label, turned, tmp_path / "seg.dcm", ["a"])
+    assert write_seg(label, image, tmp_path / "seg.dcm", ["a"]) == 0
+
+
+def test_two_echoes_in_one_object_have_a_message_of_their_own(tmp_path):
+    known = Reference(
+        sop_instance_uids=("1.2",) * 6, frame_numbers=tuple(range(1, 7)), files=("x.dcm",) * 6, series_uid="1.3"
+    )
+    image = Image(array=np.zeros((2, 4, 5, 3), np.float32), unit="raw", affine=np.eye(4), reference=known)
+    with pytest.raises(DataError, match="2 channels"):
+        write_seg(_label((4, 5, 3), np.eye(4), classes=1), image, tmp_path / "seg.dcm", ["a"])
