@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medgcsam.cohort.faults import Fault, nearest
-from medgcsam.errors import ConfigError, DataError
+from medgcsam.errors import ConfigError, DataError, MachineError
 
 OPTIONAL = ("study", "site", "scanner", "date", "sex", "age", "partition", "exclude")
+MAX_BYTES = 2**30
 STANDARD = ("image", "patient_id", "label", "mask", *OPTIONAL)
 
 
@@ -21,7 +22,9 @@ def read_rows(path: Path) -> tuple[list[str], list[list[str]], list[int], list[F
     a byte-order mark. Blank lines are passed over, a row with too few or too many fields is a fault and not returned.
 
     Raises:
-        DataError: the file is absent, is no UTF-8 text, has no rows, or its header names a column twice.
+        MachineError: it does not fit into memory.
+        DataError: the file is absent, over MAX_BYTES, is no UTF-8 text, has no rows, or its header names a column
+            twice.
     """
     text = _read_text(path)
     first = text.partition("\n")[0]
@@ -53,13 +56,22 @@ def read_rows(path: Path) -> tuple[list[str], list[list[str]], list[int], list[F
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text("utf-8-sig")
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path}: the manifest is no file; check data.manifest.")
+        if path.stat().st_size > MAX_BYTES:
+            raise DataError(f"{path}: the manifest is over the limit of {MAX_BYTES:,} bytes; check data.manifest.")
+        text = path.read_text("utf-8-sig")
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is no such manifest; check data.manifest.") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: the manifest is no UTF-8 text; save it again as 'CSV UTF-8'.") from error
     except OSError as error:
         raise DataError(f"{path}: the manifest cannot be read ({error.strerror}).") from error
+    except MemoryError as error:
+        raise MachineError(f"{path} does not fit into memory; use a machine with more of it.") from error
+    if "\0" in text:
+        raise DataError(f"{path}: the manifest holds NUL characters; save it again as 'CSV UTF-8'.")
+    return text
 
 
 def locate(

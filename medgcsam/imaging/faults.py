@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,16 @@ MAX_PIXELS = 150_000_000
 """Largest picture (rows x columns): three times the largest mammogram, far below a bomb."""
 MAX_VOXELS = 2**30
 """Largest volume, all channels and time points together: 4 GiB as float32."""
+
+VALUES = re.compile(r"""(['"])(?:.*\1|.*)""", re.DOTALL)
+"""From the first quotation mark to the last of its kind: what a message of another library quotes from a file, which
+may be anything, the name of a patient included."""
+
+
+def said(text: str, *, at_most: int = 40) -> str:
+    """A value of a header in a message: short and on one line, whatever is in it."""
+    plain = "".join(mark if mark.isprintable() else " " for mark in text[: 4 * at_most])
+    return " ".join(plain.split())[:at_most]
 
 
 @contextmanager
@@ -34,7 +45,7 @@ def faults_of(where: str, kind: str) -> Iterator[None]:
     except MemoryError as error:
         raise MachineError(f"{where} does not fit into memory; use a machine with more of it.") from error
     except Exception as error:
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        reason = said(VALUES.sub("...", str(error)), at_most=160) or type(error).__name__
         raise DataError(f"{where} is a truncated or damaged {kind} file ({reason}); export it again.") from error
 
 

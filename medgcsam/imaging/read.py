@@ -28,10 +28,10 @@ def read_image(
 
     The kind is decided by content. What each kind becomes:
 
-    - PNG, JPEG, TIFF, MedMNIST: (1 or 3, row, column), unit ``display``; see ``raster.py`` and ``arrays.py``.
-    - DICOM series: (1 or 3, i, j, k) in ``HU``, ``SUV``, ``Bq/ml`` or ``raw`` units with an affine; see ``slices.py``.
+    - PNG, JPEG, TIFF, MedMNIST: (1 or 3, row, column), unit ``display``; see ``formats/``.
+    - DICOM series: (1 or 3, i, j, k) in ``HU``, ``SUV``, ``Bq/ml`` or ``raw`` with an affine; see ``dicom/slices.py``.
     - one DICOM object: pictures and projections (channels, row, column), unit ``display``; slices and multi-frame
-      objects with a place in the patient are volumes as a series is; see ``dicom.py``.
+      objects with a place in the patient are volumes as a series is; see ``dicom/``.
     - NIfTI, NRRD, MetaImage: (channels, i, j, k), or (channels, row, column) for 2-D files, unit ``raw``; see
       ``nifti.py``, ``nrrd.py`` and ``metaimage.py``.
 
@@ -87,7 +87,7 @@ def read_label(
     - NIfTI, NRRD, MetaImage: class numbers, resampled by the affines where the grids differ (``resample.py``).
     - DICOM SEG and RTSTRUCT, or a folder or archive that holds one of them: see ``seg.py`` and ``rtstruct.py``.
     - DICOM images whose pixels are class numbers: a file, or a series of CT or MR objects.
-    - a list of these: united, or one structure per file where ``names`` names the files; see ``labels.py``.
+    - a list of these: united, or one structure per file where ``names`` names the files; see ``labels/``.
 
     names: ``{structure: class number}``, keys as ``"GTV|GTV_1"`` or ``"tumour*"``; of a label map ``{"2": 1}``. Without
         it every structure is a class, numbered in the file's order, and the numbers of label maps stay.

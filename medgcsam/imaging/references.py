@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,11 +15,16 @@ from pathlib import Path
 
 from medgcsam.errors import DataError
 from medgcsam.imaging import sources
+from medgcsam.imaging.faults import said
 from medgcsam.imaging.sniff import HEAD_BYTES, kind_of_bytes
 from medgcsam.imaging.sources import MEDIA_DIRECTORY, Item, file_item, list_items
 
 READABLE = "PNG, JPEG, TIFF, DICOM, NIfTI (.nii, .nii.gz), NRRD, MetaImage or an entry of a MedMNIST .npz"
 PARTITIONS = ("train", "val", "test")
+PICTURES = ("png", "jpeg", "tiff")
+MAX_PICTURE_BYTES = 2**30
+LOOK_BYTES = 2**21
+"""Of larger files of voxels the header is asked first, and no more is read than it promises."""
 WITH_VOLUMES = ("nifti", "nrrd", "metaimage")
 
 
@@ -39,7 +45,7 @@ class Found:
     series_uid: str | None = None
     volume: int | None = None
     entry: tuple[str, str, int] | None = None
-    sibling: Callable[[str], bytes] | None = None
+    sibling: Callable[..., bytes] | None = None
 
 
 def find(reference: str | Path | Sequence[str | Path]) -> Found:
@@ -100,31 +106,35 @@ def _in_archive(where: str, file: str, selector: str) -> Found:
         raise DataError(f"{file} holds no {selector!r}; correct the path behind the hash sign.")
     head = item.read(HEAD_BYTES)
 
-    def beside(name: str) -> bytes:
+    def beside(name: str, limit: int = -1) -> bytes:
         found = by_name.get(f"{file}#{selector.rpartition('/')[0]}/{name}".replace("#/", "#"))
         if found is None or "/" in name:
-            raise DataError(f"{where} needs the file {name!r} beside it, which is not there; pack both together.")
-        return found.read()
+            raise DataError(f"{where} needs the file {said(name)!r} beside it, which is not there; pack both together.")
+        return found.read(limit if limit >= 0 else None)
 
     return _one(where, item, head, kind_of_bytes(head), "", beside)
 
 
-def _beside(file: str) -> Callable[[str], bytes]:
-    def read(name: str) -> bytes:
+def _beside(file: str) -> Callable[..., bytes]:
+    def read(name: str, limit: int = -1) -> bytes:
         from medgcsam.imaging.formats.voxels import sibling_reader
 
-        return sibling_reader(file)(name)
+        return sibling_reader(file)(name, limit)
 
     return read
 
 
-def _one(
-    where: str, item: Item, head: bytes, kind: str, selector: str, sibling: Callable[[str], bytes] | None
-) -> Found:
+def _one(where: str, item: Item, head: bytes, kind: str, selector: str, sibling: Callable[..., bytes] | None) -> Found:
     """A file that is one image, or one of its volumes."""
     number = selector.removeprefix("volume=")
     chosen = selector.startswith("volume=") and number.isdecimal() and kind in WITH_VOLUMES
     if kind in ("unknown", "npz", "zip") or (selector and not chosen):
         raise DataError(f"{where} is of no kind that can be read here; give {READABLE}.")
-    data = head if len(head) == item.size else item.read()
+    if kind in PICTURES and item.size > MAX_PICTURE_BYTES:
+        raise DataError(f"{where} has {item.size:,} bytes, too many for one picture; leave it out.")
+    limit = None  # else one byte more than promised, which is enough to be refused
+    if kind in WITH_VOLUMES and item.size > LOOK_BYTES:
+        promised = importlib.import_module(f"medgcsam.imaging.formats.{kind}").promised(item.read(LOOK_BYTES), where)
+        limit = None if promised is None else min(max(promised, LOOK_BYTES) + 1, item.size)
+    data = head if len(head) == item.size else item.read(limit)
     return Found(where=where, kind=kind, data=data, volume=int(number) if chosen else None, sibling=sibling)

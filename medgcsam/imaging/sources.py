@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from medgcsam.errors import DataError
+from medgcsam.errors import DataError, MachineError
 from medgcsam.imaging.faults import faults_of
 
 MAX_FILES = 50_000
@@ -21,6 +21,8 @@ MAX_UNPACKED = 2**34
 """Largest sum of the sizes of a zip archive's members, 16 GiB."""
 MAX_RATIO, RATIO_COUNTS_FROM = 500, 2**28
 """An archive that unpacks to over 256 MiB may do so 500-fold at most: empty CT slices reach 200."""
+PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Of other methods (bzip2, LZMA) Python unpacks a whole member at once, whatever size the archive states."""
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 
 
@@ -37,13 +39,15 @@ class Item:
     opened: Callable[[int], bytes]
 
     def read(self, limit: int | None = None) -> bytes:
-        """Its first ``limit`` bytes, or all. Raises DataError."""
+        """Its first ``limit`` bytes, or all. Raises DataError, and MachineError where memory runs out."""
         if self.size > MAX_FILE_BYTES:
             raise DataError(f"{self.name} has {self.size:,} bytes, too many for one image; leave it out.")
         try:
             return self.opened(self.size if limit is None else limit)
         except OSError as error:
             raise unopened(self.name, error) from error
+        except MemoryError as error:
+            raise MachineError(f"{self.name} does not fit into memory; use a machine with more of it.") from error
 
 
 def unopened(where: str, error: OSError) -> DataError:
@@ -76,12 +80,12 @@ def folder_items(folder: str | Path) -> list[Item]:
 
     Raises DataError for a link out of the folder, and for more than MAX_FILES files.
     """
-    root = Path(folder).resolve()
+    root = os.path.realpath(folder)
     items = []
     try:
         for entry in _entries(str(folder)):
             if entry.is_symlink():
-                if not Path(entry.path).resolve().is_relative_to(root):
+                if not _is_below(entry.path, root):
                     raise DataError(f"{entry.path} is a link out of its folder; copy there what it names.")
             elif entry.is_file(follow_symlinks=False):
                 items.append(_plain(entry.path, entry.stat(follow_symlinks=False)))
@@ -90,6 +94,12 @@ def folder_items(folder: str | Path) -> list[Item]:
     except OSError as error:
         raise unopened(str(folder), error) from error
     return sorted(items, key=lambda item: item.name)
+
+
+def _is_below(path: str | Path, root: str) -> bool:
+    """Whether a path leads, through all links, to a place below a resolved folder; a link in a circle stays there."""
+    real = os.path.realpath(path)
+    return os.path.commonpath([real, root]) == root
 
 
 def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
@@ -122,12 +132,14 @@ def zip_items(path: str | Path) -> list[Item]:
     with faults_of(str(path), "zip"):
         archive = zipfile.ZipFile(path)
         members = [member for member in archive.infolist() if not member.is_dir()]
+        if min((member.header_offset for member in archive.infolist()), default=0) != 0:
+            raise DataError(f"{path} is a truncated zip file or has other data before it; copy it again.")
         if len(members) > MAX_FILES:
             raise DataError(f"{path} holds over {MAX_FILES:,} files; pack one series per archive.")
         size, packed = sum(m.file_size for m in members), max(1, os.path.getsize(path))
-        if size > MAX_UNPACKED or (size > RATIO_COUNTS_FROM and size > MAX_RATIO * packed):
-            raise DataError(f"{path} unpacks from {packed:,} to {size:,} bytes, a decompression bomb; leave it out.")
+        check_unpacked(str(path), packed, size, limit=MAX_UNPACKED, ratio_from=RATIO_COUNTS_FROM)
         for member in members:
+            check_packing(member, str(path))
             _check_inside(member.filename, str(path))
             if member.flag_bits & 1:
                 raise DataError(f"{path} is protected by a password; unpack it first.")
@@ -136,8 +148,22 @@ def zip_items(path: str | Path) -> list[Item]:
     return sorted((_member(archive, member, path) for member in members), key=lambda item: item.name)
 
 
+def check_unpacked(where: str, packed: int, size: int, *, limit: int, ratio_from: int) -> None:
+    """Refuse what unpacks from ``packed`` to over ``limit`` bytes, or to over ``ratio_from`` and MAX_RATIO-fold."""
+    if size > limit or (size > ratio_from and size > MAX_RATIO * packed):
+        raise DataError(f"{where} unpacks from {packed:,} to {size:,} bytes, a decompression bomb; leave it out.")
+
+
+def check_packing(member: zipfile.ZipInfo, where: str) -> None:
+    """Refuse members packed by other methods than PACKINGS."""
+    if member.compress_type not in PACKINGS:
+        method = zipfile.compressor_names.get(member.compress_type, f"method {member.compress_type}")
+        raise DataError(f"{where} is packed by {method}, which is not read; pack it again as a plain zip.")
+
+
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: str | Path) -> Item:
-    name = f"{path}#{member.filename}"
+    inner = member.filename
+    name = f"{path}#{inner if inner.isprintable() else ascii(inner)[1:-1]}"
 
     def opened(limit: int) -> bytes:
         with faults_of(name, "zip"), archive.open(member) as stream:
@@ -160,7 +186,7 @@ def dicomdir_items(path: str | Path) -> list[Item]:
     """
     from medgcsam.imaging.dicom.file import open_dataset
 
-    where, root = str(path), Path(path).resolve().parent
+    where, root = str(path), Path(os.path.realpath(path)).parent
     with faults_of(where, "DICOM"):
         ds = open_dataset(file_item(path).read(), where)
         records = ds.get("DirectoryRecordSequence") or ()
@@ -178,7 +204,7 @@ def dicomdir_items(path: str | Path) -> list[Item]:
         file = _found(root, parts, listings)
         if file is None:
             raise DataError(f"{where} names {'/'.join(parts)}, which is not there; copy the whole medium.")
-        if not file.resolve().is_relative_to(root):
+        if not _is_below(file, str(root)):
             raise DataError(f"{file} is a link out of its folder; copy there what it names.")
         items.append(file_item(file))
     return items

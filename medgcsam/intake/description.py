@@ -17,6 +17,7 @@ from medgcsam.config.messages import wrong_value
 from medgcsam.errors import ConfigError, DataError
 
 DATA_VARIABLE = "MEDGCSAM_DATA"
+MAX_BYTES = 10_000_000
 Kind = Literal["table", "medmnist", "phantom", "dicom", "datalist", "msd", "nnunet", "classes"]
 Partition = Literal["train", "validation", "test"]
 
@@ -140,11 +141,13 @@ def read_description(path: Path) -> Description:
         ConfigError: it is absent, no YAML, or holds unknown, missing or wrong keys (all at once).
     """
     try:
+        if path.exists() and (not path.is_file() or path.stat().st_size > MAX_BYTES):
+            raise ConfigError(f"{path}: this is no data description, which is a small text file; check data.manifest.")
         content = yaml.safe_load(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: there is no such data description; check data.manifest.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"{path}: this data description cannot be read ({reason}).") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: this is no data description; it needs keys such as title, importer and folder.")

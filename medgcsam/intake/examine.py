@@ -77,7 +77,13 @@ def examine(row: tuple[str, str], reading: Reading = PLAIN) -> Examined:
     Kinds of faults: missing, unreadable, not_finite, constant, too_small, burned_in_text; mask_missing,
     mask_unreadable, mask_off_grid, mask_overlap, mask_values.
     """
-    image, mask = row
+    try:
+        return _examine(*row, reading)
+    except Exception as error:  # one hostile file does not end the check of all
+        return Examined(faults=(Found("unreadable", f"cannot be read ({type(error).__name__})"),))
+
+
+def _examine(image: str, mask: str, reading: Reading) -> Examined:
     try:
         read, picture = _read(image, reading)
     except (DataError, MachineError) as error:

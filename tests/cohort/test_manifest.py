@@ -187,3 +187,18 @@ def test_rows_without_a_label_among_labelled_ones_stay_out_of_a_classification(w
     path = write_csv("image,patient_id,label", "a.png,1,well", "b.png,2,")
     table = read_manifest(path, task="classification", unlabelled=True)
     assert (list(table["case"]), table.attrs["labelled"]) == (["a.png"], True)
+
+
+def test_hostile_manifests_are_refused(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text("image,label\na\0.png,1\n")
+    with pytest.raises(DataError, match="NUL"):
+        read_manifest(path)
+    with path.open("wb") as file:
+        file.truncate(2**32)  # sparse: it takes no room
+    with pytest.raises(DataError, match="over the limit"):
+        read_manifest(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DataError, match="no file"):
+        read_manifest(path)

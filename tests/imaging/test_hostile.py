@@ -102,7 +102,6 @@ UNCHECKED = {
     "float tiff": lambda: _picture("tiff", GRAY.astype(np.float32)),
     "plain npz": lambda: _npz(compressed=False),
 }
-WORDS = [b"\xff" * 4, b"\0" * 4, b"\xff\xff\xff\x7f", b"\x7f\xff\xff\xff", b"\xfe\xff\xdd\xe0", b"\0\0\xc0\x7f"]
 VOXEL_FILES = ["nii", "nii2", "nrrd", "mha"]
 
 

@@ -263,3 +263,16 @@ def test_breastmnist_holds_one_image_twice_with_conflicting_labels(shared_data, 
     faults = [fault for fault in check_dataset(dataset).faults if fault.kind in wanted]
     assert Counter(fault.kind for fault in faults) == wanted
     assert "breastmnist.npz#train/115, breastmnist.npz#test/76" in faults[0].sentence
+
+
+@pytest.mark.parametrize("error", [MemoryError, RecursionError, KeyError])
+def test_an_image_that_breaks_its_reader_does_not_end_the_check(tmp_path, monkeypatch, error):
+    save(tmp_path / "a.png", 1)
+
+    def broken(*_args, **_options):
+        raise error
+
+    monkeypatch.setattr(examine, "_read", broken)
+    (fault,) = examine.examine((str(tmp_path / "a.png"), "")).faults
+    assert fault.kind == "unreadable"
+    assert error.__name__ in fault.sentence

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from medgcsam.errors import ConfigError, DataError
 from medgcsam.intake.described import describe_folder, find_description, guess_kind, with_selection
+from medgcsam.intake.description import read_description
 
 _spec = importlib.util.spec_from_file_location("dicom_phantoms", Path(__file__).with_name("dicom_phantoms.py"))
 make = importlib.util.module_from_spec(_spec)
@@ -79,3 +81,16 @@ def test_choices_of_another_kind_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="--column and --patient-column belong to the kind table"):
         describe_folder(tmp_path, "classes", {"patient_id": "x"})
     assert describe_folder(tmp_path, "dicom", {"label": "Finding"})[0].columns == {"label": "Finding"}
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "title: 2001-99-99", "a: \0", "x" * 11_000_000])
+def test_hostile_descriptions_are_refused(tmp_path, text):
+    (tmp_path / "d.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"d\.yaml: this"):
+        read_description(tmp_path / "d.yaml")
+
+
+def test_a_pipe_is_no_description(tmp_path):
+    os.mkfifo(tmp_path / "d.yaml")
+    with pytest.raises(ConfigError, match="small text file"):
+        read_description(tmp_path / "d.yaml")

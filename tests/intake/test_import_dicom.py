@@ -12,9 +12,10 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 
-from medgcsam.errors import ConfigError, DataError
+from medgcsam.errors import ConfigError, DataError, MachineError
+from medgcsam.imaging.sources import Item
 from medgcsam.intake.description import Description, Selection
-from medgcsam.intake.importers import COLLECTORS, Imported
+from medgcsam.intake.importers import COLLECTORS, Imported, dicom_scan
 from medgcsam.intake.importers.dicom_scan import scan, scan_file
 
 # Test folders are no packages, so the helpers beside this file are loaded by their path.
@@ -334,3 +335,15 @@ def test_series_that_must_be_refused_are_not_taken(shared_data):
         "sliceorientation/001": "mixed orientation",
     }
     assert {name: reasons[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize("error", [MachineError("x does not fit into memory"), RuntimeError()])
+def test_a_file_that_breaks_its_reader_does_not_end_the_scan(tmp_path, monkeypatch, error):
+    def broken(*_args):
+        raise error
+
+    assert dicom_scan.scan_item(Item("a.dcm", 1, 0, broken), "a.dcm").fault == dicom_scan.UNREADABLE
+    monkeypatch.setattr(dicom_scan, "file_item", broken)
+    (found,) = scan_file(str(tmp_path / "a.dcm"), str(tmp_path))
+    assert found.fault == dicom_scan.UNREADABLE
+    assert found.detail == (str(error) or "RuntimeError")

@@ -192,3 +192,18 @@ def test_a_fold_of_nnunet_becomes_partitions(nnunet):
     (nnunet / "splits_final.json").unlink()
     with pytest.raises(DataError, match="there is no splits_final"):
         take("nnunet", nnunet, channel="0", fold=0)
+
+
+def test_links_out_of_the_folder_are_not_taken_over_from_lists(nnunet, tmp_path_factory):
+    other, own = tmp_path_factory.mktemp("other"), tmp_path_factory.mktemp("set")
+    touch(other, "secret.png")
+    touch(own, "a.png")
+    (own / "b.png").symlink_to(other / "secret.png")
+    datalist(own, training=[{"image": "a.png", "label": 1}, {"image": "b.png", "label": 1}])
+    imported = take("datalist", own, "list.json")
+    assert cells(imported, "image") == [("a.png",)]
+    assert imported.reasons() == {"symbolic link out of the folder": 1}
+    image = nnunet / str(take("nnunet", nnunet, channel="0").rows[0]["image"])
+    image.unlink()
+    image.symlink_to(other / "secret.png")
+    assert take("nnunet", nnunet, channel="0").reasons()["symbolic link out of the folder"] == 1

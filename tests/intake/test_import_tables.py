@@ -140,3 +140,17 @@ def test_a_described_table_is_opened_with_what_it_leaves_out_counted(folder, tmp
     assert list(dataset.table["image"]) == [str(folder / "images/one/b.png"), str(folder / "images/two/d.png")]
     assert list(dataset.table["case"]) == ["one/b.png", "two/d.png"]
     assert dataset.excluded == {"View is L": 1, "file missing": 1, "several files of this name": 1}
+
+
+def test_files_outside_of_the_folder_are_not_taken(folder, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other") / "secret.png"
+    other.write_bytes(b"")
+    (folder / "images" / "link.png").symlink_to(other)
+    (folder / "images" / "loop").symlink_to("loop")
+    inside = folder / "images" / "one" / "a.png"
+    names = [other, "../../x.png", "link.png", "link.png#1", "loop", inside, "../images/one/b.png"]
+    (folder / "t.csv").write_text("\n".join(["image,label", *(f"{name},1" for name in names)]))
+    imported = take(folder, images="images")
+    assert [row["image"] for row in imported.rows] == [str(inside), "../images/one/b.png"]
+    assert imported.reasons() == {"file outside of the folder": 4, "file missing": 1}
+    assert "line 4: link.png is not below" in imported.left_out[2].detail

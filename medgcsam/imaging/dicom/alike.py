@@ -35,7 +35,9 @@ def without_localisers(slices: Sequence[Slice], where: str, irregular: str, fact
     dropped = len(slices) - len(kept)
     if dropped and (irregular == "refuse" or not kept):
         raise DataError(f"{where} holds {dropped} localiser images of {len(slices)}; leave them out.")
-    return kept if not dropped else (facts.update(localisers_left_out=dropped) or kept)
+    if dropped:
+        facts["localisers_left_out"] = dropped
+    return kept
 
 
 def without_copies(slices: Sequence[Slice], where: str, irregular: str, facts: dict[str, Any]) -> list[Slice]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -17,11 +18,13 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, Implic
 from medgcsam.errors import DataError
 from medgcsam.imaging.dicom.codestream import frame_size
 from medgcsam.imaging.dicom.decoding import decode
+from medgcsam.imaging.dicom.header import DEFLATED, MAX_ITEMS, most_items, read_meta
 from medgcsam.imaging.faults import MAX_VOXELS, check_size, faults_of
 
 JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 JPEG_ENDED = {f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 57, 70, 80, 81, 90, 91)}
-DEFLATED = b"1.2.840.10008.1.2.1.99"
+ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
+"""The tag of an item, little and big endian."""
 MAX_INFLATED = 2**31
 NOT_IMAGES = ("Surface", "Parametric Map", "Dose", "Real World", "Presentation State", "Spectroscopy")
 """Words in the names of SOP classes whose objects are no images to learn from; and of those that are labels."""
@@ -31,12 +34,19 @@ UID_FORM = re.compile(r"[0-9.]{1,64}")
 REQUIRED = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "PhotometricInterpretation")
 
 
-def open_dataset(data: bytes | str | Path, where: str, *, stop_before_pixels: bool = False) -> Dataset:
+def open_dataset(
+    data: bytes | str | Path,
+    where: str,
+    *,
+    stop_before_pixels: bool = False,
+    specific_tags: Sequence[str] | None = None,
+) -> Dataset:
     """Parse a DICOM object, with or without preamble; its file meta information is completed.
 
     Elements are converted on access and may be damaged anywhere, so that access too belongs into
-    ``faults.faults_of``. Raises DataError for what cannot be parsed, sequences nested too deeply to be parsed, and
-    deflated objects that inflate beyond MAX_INFLATED bytes.
+    ``faults.faults_of``. specific_tags: the keywords to read, or None for all. Raises DataError for what cannot be
+    parsed, sequences nested too deeply or with too many items to be parsed, and deflated objects that inflate beyond
+    MAX_INFLATED bytes.
     """
     try:
         if not isinstance(data, bytes):
@@ -44,10 +54,15 @@ def open_dataset(data: bytes | str | Path, where: str, *, stop_before_pixels: bo
     except OSError as error:
         raise DataError(f"{where} cannot be opened ({error.strerror or error}); correct the path.") from error
     with faults_of(where, "DICOM"):
-        if DEFLATED in data[:2048]:
-            _check_inflated(data, where)
+        start, syntax, _ = read_meta(data)
+        if start < 0 and DEFLATED.encode() in data:  # pydicom may see more in a damaged group than is seen here
+            raise DataError(f"{where} is a damaged DICOM file (its file meta information); export it again.")
+        if syntax == DEFLATED:
+            _check_inflated(data, start, where)
+        _check_items(_items(data), len(data), where)
+        tags = None if specific_tags is None else list(specific_tags)
         try:
-            ds = dcmread(BytesIO(data), force=True, stop_before_pixels=stop_before_pixels)
+            ds = dcmread(BytesIO(data), force=True, stop_before_pixels=stop_before_pixels, specific_tags=tags)
         except RecursionError as error:
             raise DataError(f"{where} has sequences nested too deeply to be sound; leave it out.") from error
         _complete_meta(ds)
@@ -103,19 +118,30 @@ def _complete_meta(ds: Dataset) -> None:
         ds.file_meta.TransferSyntaxUID = plain if little else ExplicitVRBigEndian
 
 
-def _check_inflated(data: bytes, where: str) -> None:
+def _items(data: bytes) -> int:
+    """How many tags of items there are; 0 where there is no room for many."""
+    return max(data.count(tag) for tag in ITEMS) if len(data) > 8 * MAX_ITEMS else 0
+
+
+def _check_items(items: int, size: int, where: str) -> None:
+    if items > most_items(size):
+        raise DataError(f"{where} has {items:,} items or fragments in {size:,} bytes, a bomb; leave it out.")
+
+
+def _check_inflated(data: bytes, start: int, where: str) -> None:
     """Inflate a deflated data set (PS3.5 A.5) piece by piece and throw it away, to know its size beforehand."""
-    start = 144 + int.from_bytes(data[140:144], "little") if data[132:136] == b"\2\0\0\0" else None
-    if start is None:
-        raise DataError(f"{where} is deflated and does not say where its data begin; export it again.")
-    engine, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    engine, size, items = zlib.decompressobj(-zlib.MAX_WBITS), 0, 0
     for at in range(start, len(data), 2**20):
         rest = data[at : at + 2**20]
         while rest and not engine.eof:
-            size += len(engine.decompress(rest, 2**20))
+            part = engine.decompress(rest, 2**20)
+            size, items = size + len(part), items + part.count(ITEMS[0])
             rest = engine.unconsumed_tail
             if size > MAX_INFLATED:
                 raise DataError(f"{where} inflates to over {MAX_INFLATED:,} bytes, a decompression bomb; leave it out.")
+    if not engine.eof:
+        raise DataError(f"{where} is a truncated DICOM file (its deflated data end too early); export it again.")
+    _check_items(items, size, where)
 
 
 def _check_described(ds: Dataset, where: str) -> None:

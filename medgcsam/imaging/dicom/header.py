@@ -21,6 +21,7 @@ TRANSFER_SYNTAX = 0x00020010
 UNDEFINED = 0xFFFFFFFF
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 MAX_DEPTH = 32
+MAX_ITEMS, BYTES_PER_ITEM = 100_000, 256
 OPEN_SEQUENCE = b"SQ*"
 
 _explicit = Struct("<HH2sH").unpack_from
@@ -66,15 +67,8 @@ def read_header(data: bytes, *, size: int | None = None) -> Header | None:
     elements in ascending order, sequences in the same encoding), or is damaged.
     """
     size = len(data) if size is None else size
-    if data[128:132] != b"DICM":
-        return None
-    meta: dict[int, Element] = {}
-    start, _ = _walk(data, 132, meta, explicit=True, last_group=0x0002)
-    if start < 0 or TRANSFER_SYNTAX not in meta:
-        return None
-    _, at, length = meta[TRANSFER_SYNTAX]
-    syntax = data[at : at + length].rstrip(b" \0").decode("ascii", "replace")
-    if syntax in (DEFLATED, BIG_ENDIAN):
+    start, syntax, meta = read_meta(data)
+    if data[128:132] != b"DICM" or not syntax or syntax in (DEFLATED, BIG_ENDIAN):
         return None
     elements = meta
     end, complete = _walk(data, start, elements, explicit=syntax != IMPLICIT, last_group=0xFFFF)
@@ -86,10 +80,34 @@ def read_header(data: bytes, *, size: int | None = None) -> Header | None:
     return Header(data, syntax, elements, complete and (pixels is not None or len(data) == size))
 
 
-def _walk(data: bytes, at: int, elements: dict[int, Element], *, explicit: bool, last_group: int) -> tuple[int, bool]:
+def read_meta(data: bytes) -> tuple[int, str, dict[int, Element]]:
+    """File meta information, group 0002: (first byte behind it, the transfer syntax, its elements).
+
+    The group goes on to the first element of another group, whatever length it states. (-1, "", ...) where it is
+    damaged; the syntax is "" where none is said.
+    """
+    meta: dict[int, Element] = {}
+    start, _ = _walk(
+        data, 132 if data[128:132] == b"DICM" else 0, meta, explicit=True, first_group=0x0002, last_group=0x0002
+    )
+    _, at, length = meta.get(TRANSFER_SYNTAX, (b"", 0, 0))
+    return start, "" if start < 0 else data[at : at + length].rstrip(b" \0").decode("ascii", "replace"), meta
+
+
+def most_items(size: int) -> int:
+    """How many items of sequences and fragments of pixels an object of so many bytes may have.
+
+    Parsing costs 5e-5 s for each, however empty; those of real objects with many hold hundreds of bytes.
+    """
+    return MAX_ITEMS + size // BYTES_PER_ITEM
+
+
+def _walk(
+    data: bytes, at: int, elements: dict[int, Element], *, explicit: bool, last_group: int, first_group: int = 0
+) -> tuple[int, bool]:
     """(byte behind the last element taken, whether the walk came to its end); (-1, False) where it went astray.
 
-    It ends at PixelData, before the first element of a group above ``last_group``, and at the end of the data.
+    It ends at PixelData, before the first element of a group beyond the two that are given, and at the end of the data.
     """
     end, previous = len(data), 0
     while at + 8 <= end:
@@ -98,7 +116,7 @@ def _walk(data: bytes, at: int, elements: dict[int, Element], *, explicit: bool,
             group, element, vr, length = _explicit(data, at)
         else:
             group, element, length = _implicit(data, at)
-        if group > last_group:
+        if group > last_group or group < first_group:
             return at, True
         tag, start = group << 16 | element, at + 8
         if tag <= previous:
@@ -129,6 +147,7 @@ def _walk(data: bytes, at: int, elements: dict[int, Element], *, explicit: bool,
 def _behind_sequence(data: bytes, at: int, *, explicit: bool) -> int:
     """First byte behind a sequence of undefined length whose first item is at ``at``; -1 where it is damaged."""
     end, depth, in_item = len(data), 1, [False]  # per open sequence: whether one of its items is open
+    left = most_items(end)
     while at + 8 <= end:
         group, element, length = _implicit(data, at)
         tag, vr = group << 16 | element, b""
@@ -139,6 +158,9 @@ def _behind_sequence(data: bytes, at: int, *, explicit: bool) -> int:
             if depth == 0:
                 return at
         elif tag == ITEM and not in_item[-1]:
+            left -= 1
+            if left < 0:
+                return -1
             in_item[-1] = length == UNDEFINED
             at += 8 if length == UNDEFINED else 8 + length
         elif tag == ITEM_END and in_item[-1]:

@@ -13,12 +13,14 @@ from pydicom.uid import UID
 from medgcsam.errors import DataError
 from medgcsam.imaging.dicom.file import LABELS, NOT_IMAGES, open_dataset, sop_class
 from medgcsam.imaging.dicom.header import PIXEL_DATA, Header, read_header
-from medgcsam.imaging.faults import faults_of
+from medgcsam.imaging.faults import faults_of, said
 from medgcsam.imaging.sniff import HEAD_BYTES, kind_of_bytes
 from medgcsam.imaging.sources import Item
 
 LOOK_BYTES = 2**14
 """Most headers end before; of a longer one the whole file is read."""
+WHOLE_BYTES = 2**24
+"""Of larger files the first bytes are looked at before all of them are read."""
 HELD_BYTES = 2**30
 """Files are kept in memory up to this sum while headers are looked at, and read again above it."""
 SAID_AT_MOST = 4
@@ -129,7 +131,7 @@ def _look(item: Item, *, whole: bool) -> Slice | None:
     """The header of a DICOM file; None for a file of another kind."""
     if item.size == 0:
         raise DataError(f"{item.name} is an empty file; export it again.")
-    data = item.read(None if whole else LOOK_BYTES)
+    data = item.read(None if whole and item.size <= WHOLE_BYTES else LOOK_BYTES)
     if kind_of_bytes(data[:HEAD_BYTES]) != "dicom":
         return None
     header = read_header(data, size=item.size)
@@ -191,9 +193,3 @@ def _described(found: Mapping[str, Sequence[Slice]]) -> str:
         name = f"{said(header.text(MODALITY))} {said(header.text(DESCRIPTION))}".strip() or "without description"
         words.append(f"{name}: {len(slices)} file{'s' if len(slices) > 1 else ''}")
     return "; ".join(words) + ("; ..." if len(found) > SAID_AT_MOST else "")
-
-
-def said(text: str) -> str:
-    """A value of a header in a message: short and on one line, whatever is in it."""
-    plain = "".join(mark if mark.isprintable() else " " for mark in text)
-    return " ".join(plain.split())[:40]

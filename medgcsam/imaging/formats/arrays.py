@@ -17,9 +17,10 @@ import numpy as np
 from medgcsam.errors import DataError
 from medgcsam.imaging.faults import check_finite, check_size, faults_of
 from medgcsam.imaging.image import Image
+from medgcsam.imaging.sources import RATIO_COUNTS_FROM, check_packing, check_unpacked
 
-MAX_BYTES = 2**34
-"""Largest array that is unpacked: 16 GiB, four times ChestMNIST at 224 pixels."""
+MAX_BYTES = 2**33
+"""Largest array that is unpacked: 8 GiB, twice ChestMNIST at 224 pixels."""
 LOCAL_HEADER_BYTES = 30
 
 
@@ -60,8 +61,9 @@ def _images(file: str, key: str, mtime_ns: int, size: int) -> np.ndarray:
         if f"{key}.npy" not in archive.namelist():
             raise DataError(f"{file} has no array {key}; give an archive in the layout of MedMNIST.")
         member = archive.getinfo(f"{key}.npy")
-        if member.file_size > MAX_BYTES:
-            raise DataError(f"{file} unpacks {key} to {member.file_size:,} bytes, too many; split the archive.")
+        check_packing(member, file)
+        if member.compress_type != zipfile.ZIP_STORED:
+            check_unpacked(file, max(1, size), member.file_size, limit=MAX_BYTES, ratio_from=RATIO_COUNTS_FROM)
         array = (
             _mapped(file, member) if member.compress_type == zipfile.ZIP_STORED else _unpacked(file, archive, member)
         )

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from medgcsam.errors import DataError
-from medgcsam.imaging.faults import MAX_VOXELS, check_size, faults_of
+from medgcsam.imaging.faults import MAX_VOXELS, check_size, faults_of, said
 from medgcsam.imaging.formats.voxels import Sibling, as_image, real_array, unpack
 from medgcsam.imaging.geometry import RAS_FROM_LPS
 from medgcsam.imaging.image import Image
@@ -57,7 +57,8 @@ def read_metaimage(
         affine, spacing, facts = _geometry(fields, axes, where)
     name, packed = fields["ElementDataFile"], _yes(fields, "CompressedData", where)
     if name.upper() != "LOCAL":
-        body = _data_file(name, where, sibling)
+        limit = -1 if packed or skip < 0 else skip + channels * math.prod(sizes) * dtype.itemsize + 1
+        body = _data_file(name, where, sibling, limit)
     shape, channel_axis = ([channels, *sizes], 0) if channels > 1 else (sizes, 3 if axes == 4 else None)
     size = math.prod(shape) * dtype.itemsize
     if skip == -1 and not packed:  # ITK: the voxels are the last bytes of the file
@@ -77,6 +78,20 @@ def neighbour(data: bytes, where: str) -> str | None:
     with faults_of(where, "MetaImage"):
         name = _parsed(data, where)[0]["ElementDataFile"]
         return None if name.upper() == "LOCAL" else name
+
+
+def promised(data: bytes, where: str) -> int | None:
+    """Bytes of a whole file by its first ones; None where that cannot be told before it is unpacked."""
+    with faults_of(where, "MetaImage"):
+        fields, body = _parsed(data, where)
+        header, skip = len(data) - len(body), int(fields.get("HeaderSize", "0"))
+        if fields["ElementDataFile"].upper() != "LOCAL":
+            return header
+        if skip < 0 or _yes(fields, "CompressedData", where):
+            return None
+        sizes = [int(n) for n in _needed(fields, "DimSize", where).split()]
+        values = math.prod(sizes) * int(fields.get("ElementNumberOfChannels", "1"))
+        return header + skip + values * _type(fields, where).itemsize
 
 
 def _parsed(data: bytes, where: str) -> tuple[dict[str, str], bytes]:
@@ -108,14 +123,14 @@ def _needed(fields: dict[str, str], key: str, where: str) -> str:
 def _yes(fields: dict[str, str], key: str, where: str, *, default: str = "False") -> bool:
     value = fields.get(key, default).lower()
     if value not in ("true", "false", "1", "0"):
-        raise DataError(f"{where} says {key} = {value[:20]}, expected True or False; repair it.")
+        raise DataError(f"{where} says {key} = {said(value)}, expected True or False; repair it.")
     return value in ("true", "1")
 
 
 def _type(fields: dict[str, str], where: str) -> np.dtype:
     name = _needed(fields, "ElementType", where).upper().removesuffix("_ARRAY")
     if name not in TYPES:
-        raise DataError(f"{where} holds values of the type {name}; save whole or floating-point numbers.")
+        raise DataError(f"{where} holds values of the type {said(name)}; save whole or floating-point numbers.")
     if TYPES[name][1] != "1":
         _needed(fields, "BinaryDataByteOrderMSB", where)
     return np.dtype((">" if _yes(fields, "BinaryDataByteOrderMSB", where) else "<") + TYPES[name])
@@ -123,7 +138,7 @@ def _type(fields: dict[str, str], where: str) -> np.dtype:
 
 def _refuse(fields: dict[str, str], where: str) -> None:
     if fields.get("ObjectType", "Image") != "Image":
-        raise DataError(f"{where} is a MetaIO {fields['ObjectType'][:20]} object, not an image; leave it out.")
+        raise DataError(f"{where} is a MetaIO {said(fields['ObjectType'])} object, not an image; leave it out.")
     if not _yes(fields, "BinaryData", where, default="True"):
         raise DataError(f"{where} holds its voxels as text, which is not read; save it as binary data.")
 
@@ -160,9 +175,9 @@ def _geometry(
     return RAS_FROM_LPS @ affine, spacing[:3].tolist(), facts | {"orientation_source": "TransformMatrix"}
 
 
-def _data_file(name: str, where: str, sibling: Sibling | None) -> bytes:
+def _data_file(name: str, where: str, sibling: Sibling | None, limit: int) -> bytes:
     if name.split()[:1] == ["LIST"] or "%" in name:
         raise DataError(f"{where} keeps its voxels in several files; save it as one MetaImage file.")
     if sibling is None:
         raise DataError(f"{where} is a MetaImage header without its voxels, not read from here; save it as one .mha.")
-    return sibling(name)
+    return sibling(name, limit)

@@ -60,13 +60,13 @@ def read_nifti(
         name = "colours (RGB)" if dtype.names else "complex numbers" if dtype.kind == "c" else f"{dtype} values"
         raise DataError(f"{where} holds {name}; save real numbers, one channel per file.")
     check_size(shape, where, limit=MAX_VOXELS)
+    size = math.prod(shape) * dtype.itemsize
     if pair:
         name = _pixel_file(where)
         if sibling is None or name is None:
             raise DataError(f"{where} is the header of a .hdr and .img pair; convert it to one .nii file.")
-        data = sibling(name)
+        data = sibling(name, offset + size + size // 500 + 2**16)  # gzip adds less than that to what it cannot pack
     packed = data[:2] == b"\x1f\x8b"
-    size = math.prod(shape) * dtype.itemsize
     body = unpack(data, "gzip" if packed else "raw", size, where, skip=offset)
     with faults_of(where, "NIfTI"):
         affine, spacing, facts = _geometry(header, shape, where, orientation=orientation)
@@ -81,6 +81,16 @@ def neighbour(data: bytes, where: str) -> str | None:
     """Name of the .img file of a .hdr; None where the voxels follow the header. Raises DataError."""
     with faults_of(where, "NIfTI"):
         return _pixel_file(where) if _header(_first_bytes(data), where)[1] else None
+
+
+def promised(data: bytes, where: str) -> int | None:
+    """Bytes of a whole file by its first ones; None where that cannot be told before it is unpacked."""
+    if data[:2] == b"\x1f\x8b":
+        return None
+    with faults_of(where, "NIfTI"):
+        header, pair = _header(_first_bytes(data), where)
+        size = math.prod(header.get_data_shape()) * header.get_data_dtype().itemsize
+        return HEADER_BYTES if pair else _offset(header, where, pair=pair) + size
 
 
 def _first_bytes(data: bytes) -> bytes:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from medgcsam.errors import DataError
-from medgcsam.imaging.faults import MAX_VOXELS, check_size, faults_of
+from medgcsam.imaging.faults import MAX_VOXELS, check_size, faults_of, said
 from medgcsam.imaging.formats.voxels import Sibling, as_image, real_array, unpack
 from medgcsam.imaging.image import Image
 
@@ -67,9 +67,10 @@ def read_nrrd(
     check_size(sizes, where, limit=MAX_VOXELS)
     with faults_of(where, "NRRD"):
         channel_axis, affine, spacing, facts = _geometry(fields, sizes, where)
-    if "data file" in fields:
-        body = _data_file(fields["data file"], where, sibling)
     size = math.prod(sizes) * dtype.itemsize
+    if "data file" in fields:
+        limit = skip + size + 1 if encoding == "raw" and skip >= 0 else -1
+        body = _data_file(fields["data file"], where, sibling, limit)
     if skip == -1 and encoding == "raw":  # the standard: the voxels are the last bytes of the file
         skip = max(0, len(body) - size)
     elif skip < 0 or lines != 0:
@@ -86,6 +87,20 @@ def neighbour(data: bytes, where: str) -> str | None:
     """Name of the file that holds the voxels of a detached header; None where they follow. Raises DataError."""
     with faults_of(where, "NRRD"):
         return _parsed(data, where)[0].get("data file")
+
+
+def promised(data: bytes, where: str) -> int | None:
+    """Bytes of a whole file by its first ones; None where that cannot be told before it is unpacked."""
+    with faults_of(where, "NRRD"):
+        fields, _, body = _parsed(data, where)
+        dtype, encoding = _type(fields, where)
+        skip = int(fields.get("byte skip", "0"))
+        if "data file" in fields:
+            return len(data) - len(body)
+        if encoding != "raw" or skip < 0:
+            return None
+        sizes = [int(n) for n in _needed(fields, "sizes", where).split()]
+        return len(data) - len(body) + skip + math.prod(sizes) * dtype.itemsize
 
 
 def _parsed(data: bytes, where: str) -> tuple[dict[str, str], dict[str, str], bytes]:
@@ -125,14 +140,14 @@ def _needed(fields: dict[str, str], key: str, where: str) -> str:
 def _type(fields: dict[str, str], where: str) -> tuple[np.dtype, str]:
     name, encoding = (" ".join(_needed(fields, key, where).lower().split()) for key in ("type", "encoding"))
     if name not in CODES:
-        raise DataError(f"{where} holds values of the type {name!r}; save whole or floating-point numbers.")
+        raise DataError(f"{where} holds values of the type {said(name)!r}; save whole or floating-point numbers.")
     if encoding not in ENCODINGS:
-        raise DataError(f"{where} has the encoding {encoding!r}, which is not read; save it as raw or gzip.")
+        raise DataError(f"{where} has the encoding {said(encoding)!r}, which is not read; save it as raw or gzip.")
     code, order = CODES[name], "<"
     if code[1] != "1":
         endian = _needed(fields, "endian", where).lower()
         if endian not in ("little", "big"):
-            raise DataError(f"{where} has the byte order {endian!r}; export it again.")
+            raise DataError(f"{where} has the byte order {said(endian)!r}; export it again.")
         order = "<" if endian == "little" else ">"
     return np.dtype(order + code), ENCODINGS[encoding]
 
@@ -146,7 +161,7 @@ def _geometry(
     units = [unit.strip().lower() for unit in re.findall(r'"([^"]*)"', fields.get("space units", ""))]
     scale = MILLIMETRES.get(units[0] or "mm") if units else 1.0
     if scale is None or len(set(units)) > 1:
-        raise DataError(f"{where} has the space units {fields['space units'][:40]}; save it in mm.")
+        raise DataError(f"{where} has the space units {said(fields['space units'])}; save it in mm.")
     spacing = _spacing(fields, directions, spatial, scale)
     space = SPACES.get(fields.get("space", "").lower().removesuffix("-time"))
     affine = None
@@ -172,7 +187,7 @@ def _spatial_axes(
             raise DataError(f"{where} gives {len(known)} {name} for {len(sizes)} axes; export it again.")
     for kind in kinds:
         if kind not in SPACE_KINDS + CHANNEL_KINDS and not re.fullmatch("[234]-vector", kind):
-            raise DataError(f"{where} has an axis of the kind {kind!r} (colours, matrices); save plain channels.")
+            raise DataError(f"{where} has an axis of the kind {said(kind)!r} (colours, matrices); save plain channels.")
     spatial = list(range(len(sizes)))
     if directions:
         spatial = [axis for axis, vector in enumerate(directions) if vector is not None]
@@ -228,12 +243,12 @@ def _vectors(text: str) -> list[np.ndarray | None]:
     return found
 
 
-def _data_file(text: str, where: str, sibling: Sibling | None) -> bytes:
+def _data_file(text: str, where: str, sibling: Sibling | None, limit: int) -> bytes:
     if text.split()[:1] == ["LIST"] or "%" in text:
         raise DataError(f"{where} keeps its voxels in several files; save it as one NRRD file.")
     if sibling is None:
         raise DataError(f"{where} is a detached NRRD header, which is not read from here; save it as one file.")
-    return sibling(text)
+    return sibling(text, limit)
 
 
 def _segments(pairs: dict[str, str]) -> dict[str, Any]:

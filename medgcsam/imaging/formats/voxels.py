@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bz2
 import math
+import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,14 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from medgcsam.errors import DataError
-from medgcsam.imaging.faults import check_finite, check_size, faults_of
+from medgcsam.errors import DataError, MachineError
+from medgcsam.imaging.faults import check_finite, check_size, faults_of, said
 from medgcsam.imaging.image import Image
+from medgcsam.imaging.sources import check_unpacked
 
-Sibling = Callable[[str], bytes]
-"""Name of a file in the same folder -> its bytes; raises DataError."""
+Sibling = Callable[..., bytes]
+"""(name of a file in the same folder[, limit]) -> its bytes, or the first ``limit`` of them; raises DataError."""
 
 MAX_SIBLING_BYTES = 2**33
+MAX_BYTES, RATIO_FROM = 2**32, 2**30
+"""Voxels as stored: 4 GiB, and from 1 GiB on the ratio of a bomb counts: empty masks of that size are not met."""
+MAX_MEMBERS, BYTES_PER_MEMBER = 10_000, 2**12
+"""So many parts of a gzip or bzip2 file may unpack to next to nothing; block-wise gzip has 64 KiB in each."""
 MAX_SHEAR_DEGREES = 0.5
 """Axes further from right angles than this are refused: distances computed from the spacing would be wrong."""
 MIN_STEP, MAX_STEP = 1e-5, 1e4
@@ -37,25 +43,34 @@ AXES_SWAPPED = np.eye(4)[:, [1, 0, 2, 3]]
 
 def sibling_reader(path: str | Path) -> Sibling:
     """Reader of plain files that lie in the folder of ``path``; a name with folders or a link out of it is refused."""
-    folder = Path(path).parent.resolve()
+    folder = Path(os.path.realpath(Path(path).parent))
 
-    def read(name: str) -> bytes:
-        plain = name.removeprefix("./")
+    def read(name: str, limit: int = -1) -> bytes:
+        plain, name = name.removeprefix("./"), said(name, at_most=80)
         if not plain or plain in (".", "..") or any(mark in plain for mark in "/\\\0"):
             raise DataError(f"{path} keeps its voxels in {name!r}, outside its own folder; put both into one folder.")
         try:
-            file = (folder / plain).resolve()
+            file = Path(os.path.realpath(folder / plain))
             if file.parent != folder:
                 raise DataError(f"{path} keeps its voxels in {name!r}, a link out of its folder; copy the file there.")
             if not file.is_file():
                 raise DataError(f"{path} needs the file {name!r} beside it, which is not there; copy both together.")
             if file.stat().st_size > MAX_SIBLING_BYTES:
                 raise DataError(f"{path} keeps its voxels in {name!r}, which is too large; crop or resample it.")
-            return file.read_bytes()
+            with open(file, "rb") as stream:
+                return stream.read(limit)
+        except MemoryError as error:
+            raise MachineError(f"{path} does not fit into memory; use a machine with more of it.") from error
         except OSError as error:
             raise DataError(f"{path} needs {name!r}, which cannot be opened ({error.strerror}); copy both.") from error
 
     return read
+
+
+def check_voxel_bytes(size: int, where: str) -> None:
+    """Refuse more than MAX_BYTES of stored voxels."""
+    if size > MAX_BYTES:
+        raise DataError(f"{where} says that its voxels are {size:,} bytes, over the limit of {MAX_BYTES:,}; crop it.")
 
 
 def unpack(data: bytes, encoding: str, size: int, where: str, *, skip: int = 0) -> memoryview:
@@ -64,7 +79,9 @@ def unpack(data: bytes, encoding: str, size: int, where: str, *, skip: int = 0) 
     No more than the promised size and one chunk is ever held, whatever the packed bytes would unpack to.
     """
     total, whole = skip + size, data
+    check_voxel_bytes(size, where)
     if encoding != "raw":
+        check_unpacked(where, max(1, len(data)), size, limit=MAX_BYTES, ratio_from=RATIO_FROM)
         whole = bytearray()
         with faults_of(where, encoding):
             for part in _unpacked(data, encoding):
@@ -80,7 +97,7 @@ def unpack(data: bytes, encoding: str, size: int, where: str, *, skip: int = 0) 
 
 def _unpacked(data: bytes, encoding: str) -> Iterator[bytes]:
     """Chunks of at most CHUNK bytes; raises at a wrong checksum or a missing end. Several gzip members count as one."""
-    engine = None
+    engine, members, produced = None, 0, 0
     for start in range(0, len(data), CHUNK):
         piece = data[start : start + CHUNK]
         while piece:
@@ -88,8 +105,13 @@ def _unpacked(data: bytes, encoding: str) -> Iterator[bytes]:
                 piece = piece.lstrip(b"\0")  # padding behind the end
                 if not piece:
                     break
+                members += 1
+                if members > MAX_MEMBERS + produced // BYTES_PER_MEMBER:
+                    raise ValueError("it is cut into too many parts")
                 engine = bz2.BZ2Decompressor() if encoding == "bzip2" else zlib.decompressobj(WINDOW_BITS[encoding])
-            yield engine.decompress(piece, CHUNK)
+            part = engine.decompress(piece, CHUNK)
+            produced += len(part)
+            yield part
             while encoding == "bzip2" and not (engine.eof or engine.needs_input):
                 yield engine.decompress(b"", CHUNK)
             piece = engine.unused_data if engine.eof else getattr(engine, "unconsumed_tail", b"")

@@ -17,6 +17,12 @@ COPY, WALL = 0.8, 0.5
 """Two contours are nearly one where they share so much of the larger and lie apart by less than so many pixels."""
 MAX_TIMES, MORE = 16, 2**22
 """Contours may span this many times the area of the image, and so many pixels more."""
+MAX_POINTS, MAX_ON_PLANE = 10_000_000, 5_000
+"""Points of a structure, and contours on one plane; far above what is drawn or made by a network."""
+MAX_CROSSINGS, MAX_CROSSINGS_ON_PLANE = 2**25, 2**22
+"""Crossings of the edges of a structure with rows of pixels."""
+MAX_COMPARED, PER_PAIR = 4_000_000_000, 20_000
+"""Work of comparing contours of one structure, in pixels looked at; each pair costs so many beside its own."""
 
 
 def fill_polygons(polygons: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
@@ -29,18 +35,36 @@ def fill_polygons(polygons: Sequence[np.ndarray], shape: tuple[int, int]) -> np.
     columns, rows = shape
     switches = np.zeros((columns + 1, rows), np.uint8)  # only even or odd matters, so that it may overflow
     for polygon in polygons:
-        column, row = _crossings(polygon)
-        seen = (row >= 0) & (row < rows)
-        np.add.at(switches, (np.clip(column[seen], 0, columns), row[seen]), 1)
+        column, row = _crossings(polygon, 0, rows)
+        np.add.at(switches, (np.clip(column, 0, columns), row), 1)
     return (np.cumsum(switches[:-1], axis=0, dtype=np.uint8) & 1).astype(bool)
 
 
-def _crossings(polygon: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(column, row) of the first pixel at or behind each crossing of a row of pixel centres with an edge."""
+def count_pixels(polygons: Sequence[np.ndarray], shape: tuple[int, int] | None = None) -> int:
+    """How many pixels ``fill_polygons`` sets, without filling them; of all the plane where no shape is given."""
+    limits = (-np.inf, np.inf) if shape is None else (0, shape[1])
+    crossings = [_crossings(polygon, *limits) for polygon in polygons]
+    column, row = (np.concatenate(parts) for parts in zip(*crossings, strict=True))
+    if shape is not None:
+        column = np.clip(column, 0, shape[0])
+    column = column[np.lexsort((column, row))]  # a closed polygon crosses every row an even number of times
+    return int((column[1::2] - column[::2]).sum())
+
+
+def _rows_of(polygon: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First row of pixel centres at or below the upper end of each edge, and the first at or below its lower end."""
+    row = np.ceil(polygon[:, 1] - EDGE)
+    after = np.roll(row, -1)
+    return np.minimum(row, after), np.maximum(row, after)
+
+
+def _crossings(polygon: np.ndarray, top: float, bottom: float) -> tuple[np.ndarray, np.ndarray]:
+    """(column, row) of the first pixel at or behind each crossing of a row of pixel centres with an edge, for the rows
+    from ``top`` to before ``bottom``."""
     start, end = polygon, np.roll(polygon, -1, axis=0)
     upwards = ((start[:, 1] > end[:, 1]) | ((start[:, 1] == end[:, 1]) & (start[:, 0] > end[:, 0])))[:, None]
     upper, lower = np.where(upwards, end, start), np.where(upwards, start, end)  # an edge is the same there and back
-    first, behind = (np.ceil(side[:, 1] - EDGE).astype(np.int64) for side in (upper, lower))
+    first, behind = (np.clip(rows, top, bottom).astype(np.int64) for rows in _rows_of(polygon))
     count = behind - first
     edge = np.repeat(np.arange(len(count)), count)
     row = first[edge] + np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count)
@@ -60,22 +84,38 @@ def fill_contours(
     name: what messages call the structure.
 
     Contours on one plane combine by even and odd: one within another is a hole. The same contour twice counts once.
-    Raises DataError for contours on one plane that cross, or that are nearly the same, unless ``crossing_allowed``.
+    Raises DataError for contours on one plane that cross, or that are nearly the same, unless ``crossing_allowed`` or
+    no slice takes the plane; and for more contours, points or length than any drawing has.
     """
     planes = _planes(contours)
-    ends = np.concatenate([contour[:, :2] for contour in contours])
-    low, high = np.floor(ends.min(0)).astype(np.int64), np.ceil(ends.max(0)).astype(np.int64) + 1
-    if np.prod((high - low).astype(float)) > MAX_TIMES * grid.shape[0] * grid.shape[1] + MORE:
+    _refuse_excess(contours, planes, grid, name)
+    levels = np.array(list(planes))
+    reach = max(thickness, EDGE) / 2
+    near = (levels >= -0.5 - EDGE - reach) & (levels <= grid.shape[2] - 0.5 + EDGE + reach)
+    drawn = [[contour[:, :2] for contour in plane] for plane in planes.values()]
+    if not crossing_allowed:
+        drawn = [_without_copies(plane) for plane in drawn]
+        _refuse_crossing([plane for plane, there in zip(drawn, near, strict=True) if there], name)
+    return _stacked(drawn, levels, grid, reach=reach)
+
+
+def _refuse_excess(
+    contours: Sequence[np.ndarray], planes: dict[float, list[np.ndarray]], grid: Grid, name: str
+) -> None:
+    """What would take hours or more memory than there is; no drawing comes near it."""
+    ends = np.array([[contour[:, :2].min(0), contour[:, :2].max(0)] for contour in contours])
+    span = np.ceil(ends[:, 1].max(0)) + 1 - np.floor(ends[:, 0].min(0))
+    if np.prod(span) > MAX_TIMES * grid.shape[0] * grid.shape[1] + MORE:
         raise DataError(f"{name} has contours that reach far beyond the image; give the label that belongs to it.")
-    size = (int(high[0] - low[0]), int(high[1] - low[1]))
-    masks = []
-    for plane in planes.values():
-        polygons = [contour[:, :2] - low for contour in plane]
-        if not crossing_allowed:
-            polygons = _without_copies(polygons)
-            _refuse_crossing(polygons, size, name)
-        masks.append(fill_polygons(polygons, size))
-    return _stacked(masks, np.array(list(planes)), grid, low=low, thickness=thickness)
+    points, most = sum(map(len, contours)), max(map(len, planes.values()))
+    if points > MAX_POINTS or most > MAX_ON_PLANE:
+        raise DataError(
+            f"{name} has {points:,} points, and up to {most:,} contours on one slice, over the limits of "
+            f"{MAX_POINTS:,} and {MAX_ON_PLANE:,}; simplify it in the planning system."
+        )
+    crossings = [sum(float(np.subtract(*_rows_of(c)[::-1]).sum()) for c in plane) for plane in planes.values()]
+    if max(crossings) > MAX_CROSSINGS_ON_PLANE or sum(crossings) > MAX_CROSSINGS:
+        raise DataError(f"{name} has contours of more length than can be filled; simplify it in the planning system.")
 
 
 def _planes(contours: Sequence[np.ndarray]) -> dict[float, list[np.ndarray]]:
@@ -97,33 +137,45 @@ def _without_copies(polygons: list[np.ndarray]) -> list[np.ndarray]:
     return list(kept.values())
 
 
-def _refuse_crossing(polygons: list[np.ndarray], size: tuple[int, int], name: str) -> None:
+def _refuse_crossing(planes: Sequence[list[np.ndarray]], name: str) -> None:
     """Of two contours one must lie within the other or beside it, but for pixels at the edges.
 
     Two nearly equal ones would cut each other out; a wall between them would be thinner than half a pixel.
     """
-    boxes = [(polygon.min(0), polygon.max(0)) for polygon in polygons]
-    masks: dict[int, np.ndarray] = {}
-    for a in range(len(polygons)):
-        for b in range(a):
-            if (boxes[a][0] > boxes[b][1]).any() or (boxes[b][0] > boxes[a][1]).any():
-                continue
-            for which in (a, b):
-                if which not in masks:
-                    masks[which] = fill_polygons([polygons[which]], size)
-            both = int((masks[a] & masks[b]).sum())
-            smaller, larger = sorted((int(masks[a].sum()), int(masks[b].sum())))
-            length = max(_length(polygons[a]), _length(polygons[b]))
-            if both > COPY * larger and smaller + larger - 2 * both < WALL * length:
-                raise DataError(
-                    f"{name} has nearly the same outline twice on one slice, so that one would cut out the other; "
-                    "delete one of them in the planning system."
-                )
-            if min(both, smaller - both) > max(4.0, 0.1 * smaller):
-                raise DataError(
-                    f"{name} has two contours that cross on one slice, which does not say whether they add or cut out; "
-                    "correct them in the planning system."
-                )
+    work = 0.0
+    for polygons in planes:
+        low = np.array([np.floor(polygon.min(0)) for polygon in polygons])
+        high = np.array([np.ceil(polygon.max(0)) + 1 for polygon in polygons])
+        pixels = [count_pixels([polygon]) for polygon in polygons] if len(polygons) > 1 else []
+        for a in range(1, len(polygons)):
+            for b in np.flatnonzero((low[a] < high[:a]).all(1) & (low[:a] < high[a]).all(1)):
+                start = np.maximum(low[a], low[b])
+                size = np.minimum(high[a], high[b]) - start
+                work += PER_PAIR + float(np.prod(size)) + 10 * (len(polygons[a]) + len(polygons[b]))
+                if work > MAX_COMPARED:
+                    raise DataError(
+                        f"{name} has too many contours over each other; simplify it in the planning system."
+                    )
+                pair = polygons[a], polygons[b]
+                shape = (int(size[0]), int(size[1]))
+                masks = [fill_polygons([polygon - start], shape) for polygon in pair]
+                _refuse_pair(pair, (pixels[a], pixels[b]), int((masks[0] & masks[1]).sum()), name)
+
+
+def _refuse_pair(pair: tuple[np.ndarray, np.ndarray], pixels: tuple[int, int], both: int, name: str) -> None:
+    """pixels: how many each of the two contours holds. both: how many lie within the two."""
+    smaller, larger = sorted(pixels)
+    length = max(_length(polygon) for polygon in pair)
+    if both > COPY * larger and smaller + larger - 2 * both < WALL * length:
+        raise DataError(
+            f"{name} has nearly the same outline twice on one slice, so that one would cut out the other; "
+            "delete one of them in the planning system."
+        )
+    if min(both, smaller - both) > max(4.0, 0.1 * smaller):
+        raise DataError(
+            f"{name} has two contours that cross on one slice, which does not say whether they add or cut out; "
+            "correct them in the planning system."
+        )
 
 
 def _length(polygon: np.ndarray) -> float:
@@ -131,27 +183,30 @@ def _length(polygon: np.ndarray) -> float:
     return float(np.linalg.norm(polygon - np.roll(polygon, -1, axis=0), axis=1).sum())
 
 
-def _stacked(masks: list[np.ndarray], levels: np.ndarray, grid: Grid, *, low: np.ndarray, thickness: float) -> Placed:
-    """Masks of planes (each starting at ``low``) onto the slices that they stand for, cut at the edges of the grid."""
-    columns, rows = masks[0].shape
-    start, end = np.maximum(low, 0), np.minimum(low + (columns, rows), grid.shape[:2])
-    part = tuple(slice(int(a), int(b)) for a, b in zip(start - low, np.maximum(start, end) - low, strict=True))
-    sizes = np.array([mask.sum() for mask in masks], dtype=float)
-    kept = np.array([mask[part].sum() for mask in masks], dtype=float)
+def _stacked(drawn: Sequence[list[np.ndarray]], levels: np.ndarray, grid: Grid, *, reach: float) -> Placed:
+    """Contours of planes onto the slices that they stand for, cut at the edges of the grid; what lies outside is
+    counted and not filled."""
+    sizes = np.array([count_pixels(plane) for plane in drawn], dtype=float)
+    empty = not sizes.any()
     off_slices = (levels < -0.5 - EDGE) | (levels > grid.shape[2] - 0.5 + EDGE)
     if grid.shape[2] == 1:
         sizes[off_slices] = 0  # of one slice, the planes above and below are no part of the question
-    kept[off_slices] = 0
-    outside = 1 - kept.sum() / sizes.sum() if sizes.sum() else 0.0
-    reach = max(thickness, EDGE) / 2
+    kept = sum(count_pixels(plane, grid.shape[:2]) for plane, off in zip(drawn, off_slices, strict=True) if not off)
+    outside = float(1 - kept / sizes.sum()) if sizes.sum() else 0.0
+    ends = np.array([[polygon.min(0), polygon.max(0)] for plane in drawn for polygon in plane])
+    start = np.maximum(np.floor(ends[:, 0].min(0)), 0).astype(np.int64)
+    end = np.minimum(np.ceil(ends[:, 1].max(0)) + 1, grid.shape[:2]).astype(np.int64)
     slices = range(max(0, int(np.floor(levels[0] - reach))), min(grid.shape[2], int(np.ceil(levels[-1] + reach)) + 1))
     if not len(slices) or (end <= start).any():
-        return nothing(outside=float(outside), empty=not sum(mask.any() for mask in masks))
-    share = np.zeros((*masks[0][part].shape, len(slices)), bool)
+        return nothing(outside=outside, empty=empty)
+    size = (int(end[0] - start[0]), int(end[1] - start[1]))
+    share, filled = np.zeros((*size, len(slices)), bool), {}
     for k in slices:
         away = levels - k
         nearest = int(np.abs(away + EDGE).argmin())
         if -reach - EDGE <= away[nearest] < reach - EDGE:
-            share[:, :, k - slices.start] = masks[nearest][part]
+            if nearest not in filled:
+                filled = {nearest: fill_polygons([polygon - start for polygon in drawn[nearest]], size)}
+            share[:, :, k - slices.start] = filled[nearest]
     box = (slice(int(start[0]), int(end[0])), slice(int(start[1]), int(end[1])), slice(slices.start, slices.stop))
-    return Placed(box, share, float(outside), not sum(mask.any() for mask in masks))
+    return Placed(box, share, outside, empty)

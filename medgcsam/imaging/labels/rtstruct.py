@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 from medgcsam.errors import DataError
 from medgcsam.imaging.faults import faults_of
 from medgcsam.imaging.image import Image
-from medgcsam.imaging.labels.contours import fill_contours
+from medgcsam.imaging.labels.contours import MAX_POINTS, fill_contours
 from medgcsam.imaging.labels.matching import check_frame, check_patient, series_fact
 from medgcsam.imaging.labels.resample import Grid, Placed, nothing, place
 from medgcsam.imaging.labels.slabs import distinct, slab_step
@@ -65,7 +65,7 @@ def of_rtstruct(ds: Dataset, where: str, *, like: Image) -> Structures:
         name = f"{where}, structure {named[which]!r}"
         with faults_of(where, "DICOM"):
             frame = check_frame(like, _frame(ds, regions[which]), where)
-            points = [_points(contour, name) for contour in drawn[which]]
+            points = _all_points(drawn[which], name)
             allowed = "CLOSEDPLANAR_XOR" in kinds[which]
             if kinds[which] - set(CLOSED):
                 raise DataError(f"{name} mixes areas with points or open lines; separate them in the planning system.")
@@ -94,12 +94,25 @@ def _frame(ds: Dataset, region: Dataset) -> str:
     return own or (named.pop() if len(named) == 1 else str(ds.get("FrameOfReferenceUID") or ""))
 
 
+def _all_points(contours: list[Dataset], name: str) -> list[np.ndarray]:
+    """The points of each contour; refused before those of an endless one are all in memory."""
+    points, count = [], 0
+    for contour in contours:
+        points.append(_points(contour, name))
+        count += len(points[-1])
+        if count > MAX_POINTS:
+            raise DataError(f"{name} has over {MAX_POINTS:,} points; simplify it in the planning system.")
+    return points
+
+
 def _points(contour: Dataset, name: str) -> np.ndarray:
     """(points, 3) RAS in mm. Split by hand, because a structure set has 100,000 numbers, each an object to pydicom."""
     element = contour.get_item("ContourData")
     value = element.value if element is not None else None
     if value is None or len(value) == 0:
         return np.empty((0, 3))
+    if (value.count(b"\\") if isinstance(value, bytes) else len(value)) > 3 * MAX_POINTS:
+        raise DataError(f"{name} has a contour of over {MAX_POINTS:,} points; simplify it in the planning system.")
     numbers = np.array(value.rstrip(b"\0 ").split(b"\\") if isinstance(value, bytes) else value, dtype=float)
     stated = contour.get("NumberOfContourPoints")
     if len(numbers) % 3 or (stated is not None and 3 * int(stated) != len(numbers)):

@@ -7,14 +7,17 @@ question for all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 
-from medgcsam.errors import ConfigError, DataError
+from medgcsam.errors import ConfigError, DataError, MachineError
+from medgcsam.imaging.faults import MAX_VOXELS
 from medgcsam.imaging.image import Image
 from medgcsam.imaging.labels.resample import Grid, Placed, grid_of, place, same_grid
 
@@ -22,6 +25,8 @@ MAX_NUMBER = np.iinfo(np.int16).max
 HALF = 0.5
 """A voxel belongs to a structure that fills half of it or more; with several, to the one that fills most of it."""
 ROUNDING = 1e-3
+MAX_CHANNEL_VOXELS = 2 * MAX_VOXELS
+"""Of a label with one channel per class, all channels together: 4 GiB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,22 +126,41 @@ def label_of(
 
     ``source`` gains structures, structures_left_out, classes_absent, outside, structures_lost, channels (the class of
     each, with ``overlapping``) and empty; ``read.read_label`` says what they are.
-    Raises DataError for structures that overlap in one integer channel, and for those outside of the image.
+    Raises DataError for structures that overlap in one integer channel, for those outside of the image, and for more
+    channels than MAX_CHANNEL_VOXELS; MachineError where it does not fit into memory.
     """
     grid, chosen = grid_of(like), selected(found, names, where)
     source = dict(found.facts) | _facts(found, chosen, names)
-    if found.on_grid is not None and not overlapping:
-        array = _renumbered(found, chosen)
-    else:
-        wanted = sorted(set((names or {}).values()) or set(chosen.values())) or [1]
-        canvas = _Channels(wanted, grid) if overlapping else _OneChannel(grid)
-        source |= _painted(canvas, found, chosen, grid, where=where, max_outside=max_outside)
-        array = canvas.array
-        if overlapping:
-            source["channels"] = tuple(wanted)
+    with _enough_memory(where):
+        if found.on_grid is not None and not overlapping:
+            array = _renumbered(found, chosen)
+        else:
+            wanted = sorted(set((names or {}).values()) or set(chosen.values())) or [1]
+            canvas = _channels(wanted, grid, where) if overlapping else _OneChannel(grid)
+            source |= _painted(canvas, found, chosen, grid, where=where, max_outside=max_outside)
+            array = canvas.array
+            if overlapping:
+                source["channels"] = tuple(wanted)
     array = array if len(like.spatial_shape) == 3 else array[..., 0]
     source["empty"] = not array.any()
     return Image(array=array, unit="label", affine=like.affine, spacing=like.spacing, source=source)
+
+
+@contextmanager
+def _enough_memory(where: str) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError as error:
+        raise MachineError(f"{where} does not fit into memory; use a machine with more of it.") from error
+
+
+def _channels(wanted: Sequence[int], grid: Grid, where: str) -> _Channels:
+    if len(wanted) * math.prod(grid.shape) > MAX_CHANNEL_VOXELS:
+        raise DataError(
+            f"{where} would have {len(wanted):,} channels of {math.prod(grid.shape):,} voxels, over the limit of "
+            f"{MAX_CHANNEL_VOXELS:,} in all; name fewer structures."
+        )
+    return _Channels(wanted, grid)
 
 
 def _renumbered(found: Structures, chosen: Mapping[int, int]) -> np.ndarray:

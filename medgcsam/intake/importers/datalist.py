@@ -10,7 +10,14 @@ from medgcsam.cohort.columns import STANDARD
 from medgcsam.cohort.manifest import MASK_SEPARATOR
 from medgcsam.errors import ConfigError, DataError
 from medgcsam.intake.description import Description, data_folder
-from medgcsam.intake.importers.files import inside, is_image_name, matched_patient, read_json_file
+from medgcsam.intake.importers.files import (
+    LINK_OUT,
+    inside,
+    is_image_name,
+    leads_out,
+    matched_patient,
+    read_json_file,
+)
 from medgcsam.intake.importers.result import Imported, Progress
 
 SECTIONS = {"training": "train", "train": "train", "validation": "validation", "val": "validation"}
@@ -73,6 +80,8 @@ def _add_item(imported: Imported, item: Any, where: str, partition: str, descrip
     absent = [name for name in (image, *_masks(row)) if not (folder / name).exists()]
     if absent:
         imported.leave_out(image, "file missing", f"{absent[0]} does not exist", row["patient_id"])
+    elif any(leads_out(name, folder) for name in (image, *_masks(row))):
+        imported.leave_out(image, LINK_OUT, "", row["patient_id"])
     elif partition == "test" and not row["mask"] and not row["label"]:
         imported.leave_out(image, "test image without a label", "", row["patient_id"])
     else:

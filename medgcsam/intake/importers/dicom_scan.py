@@ -10,17 +10,15 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from pydicom import dcmread
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.uid import UID
 
-from medgcsam.errors import DataError
+from medgcsam.errors import DataError, MachineError
 from medgcsam.imaging.dicom.file import open_dataset, sop_class
 from medgcsam.imaging.dicom.header import read_header
 from medgcsam.imaging.faults import faults_of
@@ -33,7 +31,6 @@ LOOK_BYTES = 2**15
 UNREADABLE = "cannot be read"
 PARALLEL_FROM = 20_000
 """Files from which on it pays to start processes."""
-DEFLATED = b"1.2.840.10008.1.2.1.99"
 TEXTS = (
     "SOPClassUID", "SOPInstanceUID", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "AccessionNumber",
     "Modality", "SeriesDescription", "StudyDate", "PatientSex", "PatientAge", "Manufacturer", "ManufacturerModelName",
@@ -131,12 +128,14 @@ def scan_file(path: str, folder: str) -> list[Header]:
             members = zip_items(path)
             return [scan_item(member, reference + member.name[len(path) :]) for member in members]
         return [scan_item(item, reference)]
-    except DataError as error:
+    except (DataError, MachineError) as error:
         return [Header(reference, UNREADABLE, str(error))]
+    except Exception as error:  # one hostile file does not end the scan of all
+        return [Header(reference, UNREADABLE, type(error).__name__)]
 
 
 def scan_item(item: Item, reference: str) -> Header:
-    """The header of one file or member of an archive; never raises DataError."""
+    """The header of one file or member of an archive; nothing that is wrong with it raises."""
     try:
         data = item.read(min(LOOK_BYTES, item.size))
         if not data:
@@ -147,10 +146,12 @@ def scan_item(item: Item, reference: str) -> Header:
         with faults_of(item.name, "DICOM"):
             found = _quick(data, item.size, reference)
             return _header(_dataset(item, data), reference) if found is None else found
-    except DataError as error:
+    except (DataError, MachineError) as error:
         return Header(reference, UNREADABLE, str(error))
     except RecursionError:
         return Header(reference, UNREADABLE, "its sequences are nested too deeply")
+    except Exception as error:
+        return Header(reference, UNREADABLE, type(error).__name__)
 
 
 def _quick(data: bytes, size: int, reference: str) -> Header | None:
@@ -191,9 +192,7 @@ def _quick(data: bytes, size: int, reference: str) -> Header | None:
 def _dataset(item: Item, data: bytes) -> Dataset:
     """The wanted elements of a file whose first bytes are ``data``, by pydicom."""
     data = item.read() if len(data) < item.size else data
-    if DEFLATED in data[:2048]:
-        return open_dataset(data, item.name, stop_before_pixels=True)
-    return dcmread(BytesIO(data), force=True, stop_before_pixels=True, specific_tags=[*TEXTS, *OTHERS])
+    return open_dataset(data, item.name, stop_before_pixels=True, specific_tags=[*TEXTS, *OTHERS])
 
 
 def _header(ds: Dataset, reference: str) -> Header:

@@ -15,6 +15,7 @@ from medgcsam.intake.importers.result import Imported
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm")
 VOLUMES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 MAX_JSON_BYTES = 200_000_000
+LINK_OUT = "symbolic link out of the folder"
 
 
 def walk_files(folder: Path, imported: Imported | None = None) -> Iterator[Path]:
@@ -38,10 +39,22 @@ def walk_files(folder: Path, imported: Imported | None = None) -> Iterator[Path]
             path = os.path.join(place, name)
             if _ignored(name):
                 continue
-            if os.path.islink(path) and os.path.commonpath([root, os.path.realpath(path)]) != root:
-                _leave_out(imported, folder, path, "symbolic link out of the folder")
+            if os.path.islink(path) and leads_out(path, root):
+                _leave_out(imported, folder, path, LINK_OUT)
             else:
                 yield Path(path)
+
+
+def leads_out(reference: str, folder: str | Path, below: str | Path | None = None) -> bool:
+    """Whether a reference that counts from ``folder`` is of a file, or of a member of one, that does not lie below
+    ``below`` (default: ``folder``), after all links are followed."""
+    root = os.path.realpath(folder if below is None else below)
+    stems = [reference, reference.rpartition("#")[0]] if "#" in reference else [reference]
+    try:
+        places = [os.path.realpath(os.path.join(folder, stem)) for stem in stems]
+        return any(os.path.commonpath([root, place]) != root for place in places)
+    except ValueError:  # another drive, or a NUL
+        return True
 
 
 def _ignored(name: str) -> bool:
@@ -100,6 +113,8 @@ def read_json_file(path: Path, what: str) -> Any:
         DataError: it is absent, absurdly large or no JSON.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path}: this is no file; name the file of {what}.")
         if path.stat().st_size > MAX_JSON_BYTES:
             raise DataError(f"{path}: this file is too large for {what}; name the right file.")
         return json.loads(path.read_text("utf-8-sig"))

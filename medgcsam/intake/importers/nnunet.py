@@ -10,7 +10,7 @@ from typing import Any
 from medgcsam.cohort.faults import shorten
 from medgcsam.errors import ConfigError, DataError
 from medgcsam.intake.description import Description, data_folder
-from medgcsam.intake.importers.files import inside, matched_patient, read_json_file
+from medgcsam.intake.importers.files import LINK_OUT, inside, leads_out, matched_patient, read_json_file
 from medgcsam.intake.importers.msd import structures_of
 from medgcsam.intake.importers.result import Imported, Progress
 
@@ -63,6 +63,8 @@ def _add(imported: Imported, row: dict[str, str]) -> None:
     elif not (folder / row["mask"]).is_file():
         reason = "test image without a label" if row["partition"] == "test" else "training image without a label"
         imported.leave_out(row["image"], reason, f"{row['mask']} does not exist", row["patient_id"])
+    elif leads_out(row["image"], folder) or leads_out(row["mask"], folder):
+        imported.leave_out(row["image"], LINK_OUT, "", row["patient_id"])
     else:
         imported.rows.append(row)
 

@@ -20,7 +20,9 @@ from medgcsam.run_folder import write_text
 Progress = Callable[[int, int], None] | None
 LEFT_OUT_COLUMNS = ("reference", "patient_id", "reason", "detail")
 NO_PATIENT = "the pattern finds no patient"
+OUTSIDE = "file outside of the folder"
 _REMEDIES = {
+    OUTSIDE: "name a folder that holds the table and all images and masks",
     "file missing": "name the folder that the images count from, or correct the names of the files",
     NO_PATIENT: "correct --patient-pattern",
 }

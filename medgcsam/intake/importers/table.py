@@ -13,8 +13,8 @@ from medgcsam.cohort.labels import join_columns
 from medgcsam.cohort.manifest import MASK_SEPARATOR, split_masks
 from medgcsam.errors import ConfigError, DataError
 from medgcsam.intake.description import Computed, Description, data_folder
-from medgcsam.intake.importers.files import relative, walk_files
-from medgcsam.intake.importers.result import Imported, Progress
+from medgcsam.intake.importers.files import leads_out, relative, walk_files
+from medgcsam.intake.importers.result import OUTSIDE, Imported, Progress
 
 CONTRADICTION = "no finding, and a finding"
 _PLACEHOLDER = re.compile(r"{([^{}]*)}")
@@ -38,7 +38,8 @@ def collect_table(description: Description, root: Path | None, progress: Progres
 
     Labels of ``label_columns`` are joined by ``|``, uncertain ones as ``?NAME``. Where ``no_finding`` says that nothing
     was found, the empty cells of findings become 0, and a row with a finding all the same is left out. References count
-    from ``images``. Rows of other words than ``where`` allows, rows without an image, and rows that repeat an image
+    from ``images``. Rows of other words than ``where`` allows, rows without an image or with files outside of the
+    folder of the data set (also by a link), and rows that repeat an image
     with the same patient and label are left out; so are all rows of an image that they contradict each other about.
 
     Raises:
@@ -61,7 +62,7 @@ def collect_table(description: Description, root: Path | None, progress: Progres
             reason = CONTRADICTION if fault.startswith(CONTRADICTION) else "label column without 1, 0, -1 or nothing"
             imported.leave_out(row["image"], reason, f"line {line}: {fault}", row.get("patient_id", ""))
         else:
-            _add(imported, row, line, description, places, partitions)
+            _add(imported, row, line, description, places, partitions, folder)
         if progress is not None and position % 1000 == 0:
             progress(position, len(cells))
     if description.one_row_per_image:
@@ -142,7 +143,9 @@ def _add(
     description: Description,
     places: Mapping[str, list[str]] | None,
     partitions: Mapping[str, str],
+    folder: Path,
 ) -> None:
+    """Add the row, or leave it out; ``folder`` is that of the data set, in which all files must lie."""
     image, patient = row["image"], row.get("patient_id", "")
     for column, words in description.where.items():
         if row[column] not in words:
@@ -159,8 +162,13 @@ def _add(
             imported.leave_out(image, "several files of this name", f"{found[0]} and {found[1]}", patient)
             return
         row["image"] = found[0] if found else image
-    absent = [name for name in (row["image"], *split_masks(row.get("mask", ""))) if not _exists(imported.root, name)]
-    if absent:
+    names = (row["image"], *split_masks(row.get("mask", "")))
+    absent = [name for name in names if not _exists(imported.root, name)]
+    strangers = [name for name in names if leads_out(name, imported.root, folder)]
+    if strangers:
+        detail = f"line {line}: {strangers[0]} is not below {Path(folder).name}, where images and masks must lie"
+        imported.leave_out(image, OUTSIDE, detail, patient)
+    elif absent:
         imported.leave_out(image, "file missing", f"line {line}: {absent[0]} does not exist", patient)
     else:
         imported.rows.append(row)

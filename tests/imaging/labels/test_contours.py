@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from matplotlib.path import Path as Polygon
 
 from medgcsam.errors import DataError
-from medgcsam.imaging.labels.contours import fill_contours, fill_polygons
+from medgcsam.imaging.labels.contours import count_pixels, fill_contours, fill_polygons
 from medgcsam.imaging.labels.resample import Grid
 
 SQUARE = np.array([[1.0, 1], [7, 1], [7, 7], [1, 7]])
@@ -116,3 +116,48 @@ def test_an_outline_drawn_twice_is_refused_and_a_wall_is_not(shift):
     assert wall.sum() == pytest.approx(np.pi * (18.2**2 - 17.2**2), rel=0.1)
     dots, _ = _filled([_at(_ring(1.2), 1), _at(_ring(0.6), 1)])
     assert dots.any()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**20))
+def test_pixels_are_counted_as_they_are_filled(seed):
+    rng = np.random.default_rng(seed)
+    polygons = [rng.uniform(-6, 20, (rng.integers(3, 9), 2)) for _ in range(3)]  # edges that cross, partly outside
+    assert count_pixels(polygons, (16, 13)) == fill_polygons(polygons, (16, 13)).sum()
+    assert count_pixels(polygons) == fill_polygons([polygon + 10 for polygon in polygons], (40, 40)).sum()
+
+
+def _square(half, k=1):
+    return _at(np.array([[-half, -half], [half, -half], [half, half], [-half, half]]) + 20.0, k)
+
+
+ZIGZAG = np.column_stack([np.linspace(0, 39, 200_000), np.tile([0.0, 60.0], 100_000)])
+
+
+@pytest.mark.parametrize(
+    ("contours", "words"),
+    [
+        ([_at(ZIGZAG, 1)], "more length than can be filled"),
+        ([_square(1 + n / 200) for n in range(6_000)], "6,000 contours on one slice"),
+        ([_square(15 + n / 1e5) for n in range(3_000)], "nearly the same outline twice"),
+        ([_square(9, k=n / 5 - 3_000) for n in range(15_000)] + [_square(1500, k=1)], "far beyond the image"),
+    ],
+    ids=["zigzag", "many on a plane", "nested", "far"],
+)
+def test_what_would_take_hours_is_refused(contours, words):
+    with pytest.raises(DataError, match=words):
+        _filled(contours)
+
+
+def test_comparing_contours_has_an_end(monkeypatch):
+    monkeypatch.setattr("medgcsam.imaging.labels.contours.MAX_COMPARED", 100_000)
+    beside = [_at(_ring(1.2, centre=(4 + 8 * n, 20)), 1) for n in range(4)]
+    _filled(beside)
+    with pytest.raises(DataError, match="too many contours over each other"):
+        _filled([_at(_ring(18.2), 1), *(_at(_ring(1.2, centre=(10 + n * 3.5, 20)), 1) for n in range(6))])
+
+
+def test_planes_beside_the_image_are_counted_and_not_filled():
+    whole, placed = _filled([_square(9.5, k) for k in (1, *range(-3_000, -1_000))])
+    assert whole.sum() == 19 * 19
+    assert placed.outside == pytest.approx(2000 / 2001)
