@@ -64,7 +64,7 @@ def enlarged(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
 
 def competitors(images: pd.DataFrame) -> dict[str, Callable[[], object]]:
     """Decoding, the check in one process, the check on two cores."""
-    dataset = SimpleNamespace(table=images, faults=(), patients="known")
+    dataset = SimpleNamespace(table=images, faults=(), patients="known", root=Path())
     names = list(images["image"])
     return {
         "decoding": lambda: [np.asarray(Picture.open(name)) for name in names],
