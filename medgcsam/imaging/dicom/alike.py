@@ -14,11 +14,10 @@ from typing import Any
 from medgcsam.errors import DataError
 from medgcsam.imaging.dicom import series as s
 from medgcsam.imaging.dicom.cross_section import CT, MR, NUCLEAR, PET
-from medgcsam.imaging.dicom.file import open_dataset
+from medgcsam.imaging.dicom.file import MONOCHROME, open_dataset
 from medgcsam.imaging.dicom.multiframe import SAME_ECHO
 from medgcsam.imaging.dicom.series import Slice
 
-MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 ALIKE = {
     s.PATIENT: "patients (PatientID)", s.STUDY: "studies (StudyInstanceUID)", s.SOP_CLASS: "kinds of object",
     s.MODALITY: "modalities", s.PHOTOMETRIC: "photometric interpretations", s.FRAME_OF_REFERENCE: "frames of reference",

@@ -29,6 +29,7 @@ MAX_INFLATED = 2**31
 NOT_IMAGES = ("Surface", "Parametric Map", "Dose", "Real World", "Presentation State", "Spectroscopy")
 """Words in the names of SOP classes whose objects are no images to learn from; and of those that are labels."""
 LABELS = ("Segmentation", "RT Structure Set")
+MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 SAMPLES = {"MONOCHROME1": 1, "MONOCHROME2": 1, "PALETTE COLOR": 1, "RGB": 3, "YBR_FULL": 3, "YBR_FULL_422": 3}
 UID_FORM = re.compile(r"[0-9.]{1,64}")
 REQUIRED = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "PhotometricInterpretation")

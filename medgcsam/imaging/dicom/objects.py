@@ -20,7 +20,7 @@ from pydicom.dataset import Dataset
 from medgcsam.errors import DataError
 from medgcsam.imaging.dicom.cross_section import is_section, section_values
 from medgcsam.imaging.dicom.facts import class_name, facts_of, pixel_spacing, plane_of, reference_of
-from medgcsam.imaging.dicom.file import LABELS, NOT_IMAGES, frame_count, open_dataset, stored_pixels
+from medgcsam.imaging.dicom.file import LABELS, MONOCHROME, NOT_IMAGES, frame_count, open_dataset, stored_pixels
 from medgcsam.imaging.dicom.functional_groups import frame_header, group_value, has_groups, has_windows_per_frame
 from medgcsam.imaging.dicom.mosaic import is_mosaic, split_mosaic
 from medgcsam.imaging.dicom.multiframe import (
@@ -38,7 +38,6 @@ from medgcsam.imaging.image import Image
 from medgcsam.imaging.regrid import regridded
 
 VOLUME_CLASSES = ("Enhanced CT", "Enhanced MR", "Enhanced PET", "Enhanced US Volume", "X-Ray 3D", "Tomosynthesis")
-MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
 
 

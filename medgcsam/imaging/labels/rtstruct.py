@@ -23,7 +23,7 @@ from medgcsam.imaging.labels.structures import Structures
 
 STORAGE = "1.2.840.10008.5.1.4.1.1.481.3"
 CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
-RAS_FROM_LPS = np.array([-1.0, -1.0, 1.0])
+LPS_SIGNS = np.array([-1.0, -1.0, 1.0])
 FLAT, FLAT_MM = 0.1, 0.05
 """A contour lies on a plane where its points leave it by no more than this, in slices, or in mm."""
 FARTHEST = 1e5
@@ -119,7 +119,7 @@ def _points(contour: Dataset, name: str) -> np.ndarray:
         raise DataError(f"{name} has a contour with {len(numbers)} numbers for {stated} points; export it again.")
     if not np.isfinite(numbers).all() or np.abs(numbers).max() > FARTHEST:
         raise DataError(f"{name} has a contour whose points are not finite or metres off; export it again.")
-    return numbers.reshape(-1, 3) * RAS_FROM_LPS
+    return numbers.reshape(-1, 3) * LPS_SIGNS
 
 
 def _step_of_file(drawn: list[list[Dataset]], affine: np.ndarray) -> float | None:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from medgcsam.errors import DataError
-from medgcsam.imaging.sources import MAX_FILES
+from medgcsam.imaging.sources import MAX_FILES, MEDIA_DIRECTORY
 from medgcsam.intake.description import Description, Selection, data_folder
 from medgcsam.intake.importers.dicom_faults import RESAMPLED, fault_of_stack, undecodable
 from medgcsam.intake.importers.dicom_labels import LabelObjects, join_table
@@ -22,7 +22,6 @@ SLICES = {f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2", "4", "128")}
 LABELS = {"1.2.840.10008.5.1.4.1.1.66.4": "seg", "1.2.840.10008.5.1.4.1.1.481.3": "rtstruct"}
 LABELS["1.2.840.10008.5.1.4.1.1.66.7"] = "seg"  # Label Map Segmentation Storage
 MANY_STUDIES, MANY_SERIES = 5, 20
-MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 
 
 def collect_dicom(description: Description, root: Path | None, progress: Progress = None) -> Imported:
