@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from medgcsam.errors import MedgcsamError
+from medgcsam.errors import Interrupted, MedgcsamError
+
+STOPPED = "Stopped by SIGINT; run the same command again."
+CTRL_C = 130
+"""What typer gives back for Ctrl-C in a verb that does not answer it itself."""
 
 
 def main() -> None:
@@ -15,12 +19,18 @@ def main() -> None:
     debug = "--debug" in sys.argv[1:]
     if debug:
         sys.argv.remove("--debug")
-    from medgcsam.cli import app, options
-
-    options.json_printed = False
     try:
-        app()
+        from medgcsam.cli import app, options
+
+        options.json_printed = False
+        code = app(standalone_mode=False)
+        sys.exit(code if code != CTRL_C else _explained(STOPPED, Interrupted.exit_code))
+    except KeyboardInterrupt:
+        sys.exit(_explained(STOPPED, Interrupted.exit_code))
     except Exception as error:
+        if hasattr(error, "format_message"):  # the command line itself is wrong: typer shows how it is used
+            error.show()
+            sys.exit(_explained(error.format_message(), error.exit_code, shown=True))
         import traceback  # not needed by a command that succeeds
 
         if debug:
@@ -35,8 +45,9 @@ def main() -> None:
         sys.exit(_explained(sentence, 1))
 
 
-def _explained(sentence: str, exit_code: int) -> int:
-    print(sentence, file=sys.stderr, flush=True)
+def _explained(sentence: str, exit_code: int, *, shown: bool = False) -> int:
+    if not shown:
+        print(sentence, file=sys.stderr, flush=True)
     from medgcsam.cli import options
 
     if "--json" in sys.argv[1:] and not options.json_printed:

@@ -35,7 +35,9 @@ def check(
     if as_json:
         print_json(result)
     if result["failing"]:
+        own = f"exclude rows in a manifest of your own (medgcsam import --config {config})"
         raise DataError(
-            f"{result['manifest']}: {result['failing']} fault(s) in {result['images']} images; mend or exclude the "
-            "listed rows, or accept a kind of fault with --accept KIND, then check again."
+            f"{result['title'] or result['manifest']}: {result['failing']} fault(s) in {result['images']} images; "
+            f"{own if result['title'] else 'mend or exclude the listed rows'}, or accept a kind of fault with "
+            "--accept KIND, then check again."
         )

@@ -49,6 +49,10 @@ def import_(
         list[str] | None,
         typer.Option("--column", metavar="STANDARD=NAME", help="table: name of a standard column; repeatable."),
     ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", metavar="FOLDER", help="table: the folder that images and masks count from."),
+    ] = None,
     patient_pattern: Annotated[
         str | None,
         typer.Option("--patient-pattern", metavar="REGEX", help="Finds the patient in an image's path."),
@@ -71,7 +75,7 @@ def import_(
     What was left out is listed one by one in MANIFEST.left_out.csv. A patient is never guessed.
     """
     from medgcsam.errors import ConfigError
-    from medgcsam.intake.described import describe_folder, find_description, with_selection
+    from medgcsam.intake.described import describe_folder, find_description, with_images, with_selection
     from medgcsam.recipes.import_ import import_folder
 
     columns = dict(_pair(text) for text in column or ())
@@ -88,6 +92,8 @@ def import_(
         described, folder = describe_folder(source, kind, columns)
     else:
         raise ConfigError("import needs a folder, or --config with a data description; see medgcsam import --help.")
+    if images is not None:
+        described = with_images(described, images)
     choices = {
         "modality": tuple(modality or ()),
         "description": description,

@@ -58,8 +58,9 @@ def journal(*, as_json: bool) -> Journal:
 def print_json(value: Any) -> None:
     """The machine-readable result of a verb."""
     global json_printed
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     json_printed = True
-    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    print(text)
 
 
 json_printed = False

@@ -145,6 +145,24 @@ def stack_planes(
     return Stack(order, affine, spacing, facts)
 
 
+def levels_of(planes: Sequence[Plane], where: str) -> list[list[int]]:
+    """Indices of planes by position along their common normal, rising; those of one level lie upon each other.
+
+    Raises DataError for planes that are not alike (size, orientation, spacing), side by side, or without sane numbers.
+    """
+    _check_numbers(planes, where)
+    _check_alike(planes, where)
+    positions = np.array([plane.position for plane in planes], dtype=float)
+    along = positions @ normal_of(planes[0])
+    order = np.argsort(along, kind="stable")
+    starts = np.flatnonzero(np.diff(along[order]) >= SAME_POSITION) + 1
+    levels = [sorted(level.tolist()) for level in np.split(order, starts)]
+    for level in levels:
+        if np.abs(positions[level] - positions[level[0]]).max() > 10 * SAME_POSITION:
+            raise DataError(f"{where} has images side by side in one plane; export it as one series per stack.")
+    return levels
+
+
 def _check_numbers(planes: Sequence[Plane], where: str) -> None:
     """Directions are orthogonal unit vectors, positions finite, spacings possible."""
     rows = np.array([plane.along_row for plane in planes], dtype=float)

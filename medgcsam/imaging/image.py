@@ -20,7 +20,8 @@ class Reference:
 
     study_uid, series_uid, frame_of_reference_uid, sop_class_uid: "" where the file does not say.
     sop_instance_uids: one per slice along the last spatial axis, or per frame; one for a picture. Of an image that was
-        put onto a regular grid, one per slice of the source, in its order along the normal.
+        put onto a regular grid, one per slice of the source, in its order along the normal. Of a volume with several
+        channels, those of the first.
     frame_numbers: number (from 1) within its object of each of these, or None for single-frame objects.
     files: path of the file of each of these, ``ZIP#member`` in an archive.
     patient_id: PatientID, only compared with that of labels.

@@ -37,7 +37,9 @@ def read_image(
 
     irregular: ``refuse`` or ``resample`` slices that form no regular volume (gantry tilt, gaps, sheared axes).
     pet: ``suv`` (by body weight, where the header allows it) or ``stored``.
-    volume: the one volume (0-based) of a 4-D NIfTI, NRRD or MetaImage file, as ``FILE#volume=3`` names it; else all.
+    volume: the one volume (0-based) of a 4-D NIfTI, NRRD or MetaImage file, of a multi-frame DICOM object or of a DICOM
+        series, as ``FILE#volume=3`` and ``FOLDER#series=UID#volume=3`` name it; else all, but for several acquisitions
+        in one series, which are read one at a time only (``dicom/channels.py``).
     orientation: what to believe where sform and qform of NIfTI differ: ``refuse``, ``sform`` or ``qform``.
     Raises DataError (one sentence: which file, what is wrong, what to do) for anything else or anything faulty.
     """
@@ -49,7 +51,7 @@ def image_of(found: Found, *, irregular: str, pet: str, volume: int | None, orie
     if volume is not None and found.volume not in (None, volume):
         raise DataError(f"{found.where} names another volume than {volume}; correct one of them.")
     volume = found.volume if volume is None else volume
-    if volume is not None and found.kind not in WITH_VOLUMES:
+    if volume is not None and found.kind not in (*WITH_VOLUMES, "dicom", "series"):
         raise DataError(f"{found.where} has no volumes to choose from; leave the choice out.")
     # The readers are imported on use: pydicom, nibabel and Pillow cost time that few callers need all of.
     if found.kind == "npz":
@@ -57,11 +59,11 @@ def image_of(found: Found, *, irregular: str, pet: str, volume: int | None, orie
 
         return read_entry(*found.entry)
     if found.kind == "series":
-        return _read_series(found, irregular=irregular, pet=pet)
+        return _read_series(found, irregular=irregular, pet=pet, volume=volume)
     if found.kind == "dicom":
         from medgcsam.imaging.dicom.objects import read_dicom
 
-        return read_dicom(found.data, found.where, irregular=irregular, pet=pet)
+        return read_dicom(found.data, found.where, irregular=irregular, pet=pet, volume=volume)
     if found.kind in WITH_VOLUMES:
         return _read_voxels(found, volume=volume, irregular=irregular, orientation=orientation)
     from medgcsam.imaging.formats.raster import read_raster
@@ -129,7 +131,8 @@ def source_digest(path: Source) -> str:
     if found.kind == "series":
         from medgcsam.imaging.dicom.series import choose_series, series_digest
 
-        return series_digest(choose_series(found.items, found.where, series_uid=found.series_uid))
+        whole = series_digest(choose_series(found.items, found.where, series_uid=found.series_uid))
+        return whole if found.volume is None else hashlib.sha256(f"{whole} volume {found.volume}".encode()).hexdigest()
     digest = hashlib.sha256(found.data)
     if found.kind in WITH_VOLUMES and (name := _neighbour(found)) is not None:
         digest.update(found.sibling(name))
@@ -138,7 +141,8 @@ def source_digest(path: Source) -> str:
     return digest.hexdigest()
 
 
-def _read_series(found: Found, *, irregular: str, pet: str) -> Image:
+def _read_series(found: Found, *, irregular: str, pet: str, volume: int | None) -> Image:
+    from medgcsam.imaging.dicom.mosaic_series import are_mosaics, volumes_of
     from medgcsam.imaging.dicom.objects import read_dicom
     from medgcsam.imaging.dicom.series import choose_series
     from medgcsam.imaging.dicom.slices import volume_of
@@ -146,8 +150,9 @@ def _read_series(found: Found, *, irregular: str, pet: str) -> Image:
     series = choose_series(found.items, found.where, series_uid=found.series_uid)
     if len(series.slices) == 1:
         (one,) = series.slices
-        return read_dicom(one.data(), one.item.name, irregular=irregular, pet=pet)
-    return volume_of(series, found.where, irregular=irregular, pet=pet)
+        return read_dicom(one.data(), one.item.name, irregular=irregular, pet=pet, volume=volume)
+    read = volumes_of if are_mosaics(series) else volume_of
+    return read(series, found.where, irregular=irregular, pet=pet, volume=volume)
 
 
 def _neighbour(found: Found) -> str | None:

@@ -2,7 +2,8 @@
 
 ``FILE``, ``FOLDER``, ``ZIP`` and ``DICOMDIR`` as they are (one image each), or with a selector behind a hash sign:
 ``FOLDER#series=UID``, ``ZIP#series=UID``, ``DICOMDIR#series=UID``, ``ZIP#member/path.png``, ``FILE.nii.gz#volume=3``
-(counted from 0) and ``FILE.npz#train/12``. A hash sign is part of the name where a file of that whole name exists.
+(counted from 0; of a series ``FOLDER#volume=3`` or ``FOLDER#series=UID#volume=3``) and ``FILE.npz#train/12``. A hash
+sign is part of the name where a file of that whole name exists.
 """
 
 from __future__ import annotations
@@ -56,10 +57,10 @@ def find(reference: str | Path | Sequence[str | Path]) -> Found:
     where = str(reference)
     file, selector = split_selector(where)
     if os.path.isdir(file):
-        series = _series_of(selector)
-        if selector and series is None:
+        series, volume = _series_of(selector)
+        if selector and series is None and volume is None:
             raise DataError(f"{where} selects nothing of a folder; write FOLDER#series=UID.")
-        return Found(where=file, kind="series", items=sources.folder_items(file), series_uid=series)
+        return Found(where=file, kind="series", items=sources.folder_items(file), series_uid=series, volume=volume)
     item = file_item(file)
     head = item.read(HEAD_BYTES)
     if not head:
@@ -70,7 +71,8 @@ def find(reference: str | Path | Sequence[str | Path]) -> Found:
     if kind == "zip":
         return _in_archive(where, file, selector)
     if kind == "dicom" and MEDIA_DIRECTORY.encode() in head:
-        return Found(where=file, kind="series", items=sources.dicomdir_items(file), series_uid=_series_of(selector))
+        series, volume = _series_of(selector)
+        return Found(where=file, kind="series", items=sources.dicomdir_items(file), series_uid=series, volume=volume)
     return _one(where, item, head, kind, selector, _beside(file))
 
 
@@ -85,8 +87,15 @@ def split_selector(reference: str) -> tuple[str, str]:
     return reference, ""
 
 
-def _series_of(selector: str) -> str | None:
-    return selector.removeprefix("series=").strip() if selector.startswith("series=") else None
+def _series_of(selector: str) -> tuple[str | None, int | None]:
+    """What ``series=UID``, ``volume=N`` and ``series=UID#volume=N`` say; of anything else nothing."""
+    first, _, second = selector.partition("#")
+    series = first.removeprefix("series=").strip() if first.startswith("series=") else None
+    number = (second if series is not None else selector).removeprefix("volume=")
+    chosen = (second if series is not None else selector).startswith("volume=") and number.isdecimal()
+    if series is not None and second and not chosen:
+        return None, None
+    return series, int(number) if chosen else None
 
 
 def _entry(where: str, file: str, selector: str) -> tuple[str, str, int]:
@@ -97,9 +106,9 @@ def _entry(where: str, file: str, selector: str) -> tuple[str, str, int]:
 
 
 def _in_archive(where: str, file: str, selector: str) -> Found:
-    items, series = sources.zip_items(file), _series_of(selector)
-    if not selector or series is not None:
-        return Found(where=file, kind="series", items=items, series_uid=series)
+    items, (series, volume) = sources.zip_items(file), _series_of(selector)
+    if not selector or series is not None or volume is not None:
+        return Found(where=file, kind="series", items=items, series_uid=series, volume=volume)
     by_name = {item.name: item for item in items}
     item = by_name.get(f"{file}#{selector}")
     if item is None:
@@ -127,7 +136,7 @@ def _beside(file: str) -> Callable[..., bytes]:
 def _one(where: str, item: Item, head: bytes, kind: str, selector: str, sibling: Callable[..., bytes] | None) -> Found:
     """A file that is one image, or one of its volumes."""
     number = selector.removeprefix("volume=")
-    chosen = selector.startswith("volume=") and number.isdecimal() and kind in WITH_VOLUMES
+    chosen = selector.startswith("volume=") and number.isdecimal() and kind in (*WITH_VOLUMES, "dicom")
     if kind in ("unknown", "npz", "zip") or (selector and not chosen):
         raise DataError(f"{where} is of no kind that can be read here; give {READABLE}.")
     if kind in PICTURES and item.size > MAX_PICTURE_BYTES:

@@ -21,6 +21,29 @@ A file is read exactly or refused by name, with the reason and what to do. Nothi
 One kind of value is replaced: padding (PixelPaddingValue, and up to PixelPaddingRangeLimit) of CT, MR and PET becomes
 the smallest true value of the volume where it exceeds that, and `padding_pixels` or `padding_voxels` says how many
 there are. In pictures it is shown black.
+
+Compressed pixels have no checksum. A stream that is cut off, that states another size or kind of samples than the
+header, whose tiles or parts are missing, or that a decoder finds damaged is refused. But most changes of single bits in
+entropy-coded data (JPEG, JPEG-LS, JPEG 2000, RLE) give another valid stream, which every decoder reads without a word
+as another picture, and so does this one. Copy compressed files with a tool that verifies them.
+"""
+CHANNELS = """## Several images of one place
+
+Single-frame files of one series that lie at the same positions are channels where an attribute of the standard tells
+them apart, and every position has every one of its values exactly once:
+
+- TemporalPositionIdentifier, TriggerTime, InversionTime, EchoTime (MR Image, PS3.3 C.8.3.1); FrameReferenceTime (PET
+  Image, C.8.9.4); DiffusionBValue, alone or with DiffusionGradientOrientation (MR Diffusion, C.8.13.5.9). What varies
+  together counts together. `channels_by`, `channel_values` and `channel_seconds` (start of each from the first, by
+  AcquisitionTime) in `source` say what the channels are.
+- A series of Siemens mosaics of one size and place has a channel for each, by AcquisitionNumber, which counts the
+  volumes there.
+
+Where AcquisitionNumber, AcquisitionTime or ContentTime alone differ they are several acquisitions, and where
+RepetitionTime, FlipAngle, KVP, ConvolutionKernel or the first three values of ImageType differ between channels, echoes
+have AcquisitionNumbers of their own, or the order contradicts AcquisitionTime, they may be: refused together, and read
+one at a time (`read_image(..., volume=0)`, `FOLDER#series=UID#volume=0`). InstanceNumber, private elements and the
+order of files tell nothing apart. Slices of one volume that mix echo times or diffusion weights are refused.
 """
 BECOMES = (
     ("CT, MR, PET: a slice, or a series of slices", "volume (column, row, slice); CT in HU where rescaled to it"),
@@ -29,11 +52,18 @@ BECOMES = (
         "SUV as stored (GML) or by body weight (BQML, where the header allows it); else Bq/ml or raw, with the reason",
     ),
     (
+        "enhanced PET",
+        "SUV or Bq/ml by its Real World Value Mapping (UCUM `g/ml{SUVbw}`, `Bq/ml`); of Bq/ml SUV by dose (MBq), "
+        "weight and DecayCorrectionDateTime, where it is corrected for attenuation and decay; else rescaled and raw, "
+        "with the reason",
+    ),
+    ("legacy converted enhanced PET", "as the slices that it was made of"),
+    (
         "enhanced CT, MR, PET; tomosynthesis",
         "volume by the position of each frame; time points and echoes are channels",
     ),
     ("multi-frame CT, MR, PET without positions", "refused"),
-    ("Siemens mosaic", "volume by its CSA header; refused where that was removed"),
+    ("Siemens mosaic", "volume by its CSA header; refused where that was removed; of a series, each is a channel"),
     ("nuclear medicine", "reconstructed tomograms are volumes; of everything else the frames are channels"),
     (
         "CR, DX, mammography, XA, secondary capture",
@@ -61,6 +91,7 @@ def support_document(data: Path, *, keep: Callable[[Path], bool] = lambda path: 
         [
             INTRODUCTION,
             _table(("object", "becomes"), BECOMES),
+            CHANNELS,
             f"## Transfer syntaxes\n\n{_table(('transfer syntax', 'read'), syntaxes)}",
             f"## `{SERIES}`\n\n{_table(('series', 'read as'), support_rows(data, SERIES, keep=keep))}",
             f"## `{FILES}`\n\n{_table(('file', 'read as'), support_rows(data, FILES, keep=keep))}",

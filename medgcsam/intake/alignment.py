@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
-BATCH = 16
-"""Pairs worked on together; more only cost memory."""
+PIXELS_AT_ONCE = 12 * 48 * 48
+"""Pixels of the first pictures of the pairs that are worked on together: so few that no array is larger than what the
+processor's cache holds and memory is used again instead of being asked for anew."""
 COARSE = 24
 """Rows and columns of the pictures that are aligned first."""
 COARSE_STEPS, FINE_STEPS = 3, 2
-PROMISING = 0.7
-"""Pairs that are less alike than this after the coarse steps are not aligned further."""
+PROMISING = 0.8
+"""Pairs that are less alike than this after the coarse steps are not aligned further; copies reach at least 0.87."""
 DETAIL = 2.0
 """Structures wider than about this many pixels are taken out before comparing: all chests share them."""
 FAINT = 0.5
@@ -21,7 +23,9 @@ SMALLEST_OVERLAP = 0.6
 """Share of the first picture that the second must cover."""
 
 
-def similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def similarity(
+    first: np.ndarray, second: np.ndarray, spread: Callable[[Callable, Iterable, Iterable], Iterable] = map
+) -> np.ndarray:
     """Correlation of the fine structure of pairs of pictures after the best alignment.
 
     Each pair is aligned by shift and scale along rows and columns (what cropping and resizing do; no rotation, no
@@ -31,15 +35,16 @@ def similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     Args:
         first: pictures (pairs, size, size), any number type; ``size`` is a multiple of COARSE.
         second: the same, one for each of ``first``.
+        spread: as ``map``; that of a pool of threads works on several batches at a time.
 
     Returns:
         float32 (pairs,) in -1..1: about 1 for copies; 0 where the pair cannot be laid over each other.
     """
-    found = [
-        _similarity(first[start : start + BATCH], second[start : start + BATCH])
-        for start in range(0, len(first), BATCH)
-    ]
-    return np.concatenate(found) if found else np.zeros(0, np.float32)
+    if not len(first):
+        return np.zeros(0, np.float32)
+    batch = max(1, PIXELS_AT_ONCE // first[0].size)
+    parts = ([pictures[start : start + batch] for start in range(0, len(first), batch)] for pictures in (first, second))
+    return np.concatenate(list(spread(_similarity, *parts)))
 
 
 def _similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -65,8 +70,9 @@ def _similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def _reduced(pictures: np.ndarray) -> np.ndarray:
     """Means over squares of pixels, COARSE rows and columns of them."""
-    pairs, size, _ = pictures.shape
-    return pictures.reshape(pairs, COARSE, size // COARSE, COARSE, size // COARSE).mean((2, 4))
+    step = pictures.shape[1] // COARSE
+    rows = sum(pictures[:, start::step] for start in range(step))
+    return sum(rows[:, :, start::step] for start in range(step)) * np.float32(1 / step**2)
 
 
 def _align(fixed: np.ndarray, moving: np.ndarray, warp: np.ndarray, *, blur: float, steps: int) -> np.ndarray:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from medgcsam.cohort.faults import Fault, shorten
 from medgcsam.errors import DataError, MachineError
 from medgcsam.imaging import pixel_digest, read_image, source_digest
-from medgcsam.intake.examine import MASK_SEPARATOR, PLAIN, Found, Reading, closer_look, examine
+from medgcsam.intake.examine import MASK_SEPARATOR, PLAIN, Found, Reading, closer_look, examine_each
 from medgcsam.intake.fault_kinds import KINDS
 from medgcsam.intake.fingerprints import NONE, Fingerprints, fingerprint, same_groups
 from medgcsam.intake.near_duplicates import SURE, near_duplicates
@@ -29,6 +30,7 @@ from medgcsam.intake.table_faults import (
     shared_studies,
     similar_patients,
 )
+from medgcsam.intake.workers import helpers
 
 if TYPE_CHECKING:
     from medgcsam.intake.datasets import Dataset
@@ -96,26 +98,29 @@ def check_dataset(
     table = dataset.table
     whose = "of different patients" if dataset.patients == "known" else "of patients that are not known"
     masks = list(table["mask"]) if "mask" in table else None
-    with bar("checking images") as advance:
-        prints = fingerprint(
-            list(table["image"]), masks, cache=_cache(cache, reading), workers=workers, progress=advance,
-            look=partial(examine, reading=reading),
-        )  # fmt: skip
-    try:
-        identical = list(_identical(table, prints, reading))
-        with bar("looking for copies") as advance:
-            references = table["image"].to_numpy()
-            pairs, similarity = near_duplicates(
-                prints.coefficients,
-                _patients(table),
-                prints.thumbnails,
-                lambda row: closer_look(references[row], reading),
-                labels=pd.factorize(table["label"])[0],
-                progress=advance,
-            )
-        copies, near = _near(table, pairs, similarity, identical, whose)
-    finally:
-        prints.cache.close()
+    # Matrices here are small: threads of BLAS only spin, twice the work in the same time.
+    with threadpool_limits(1, "blas"):
+        with bar("checking images") as advance:
+            prints = fingerprint(
+                list(table["image"]), masks, cache=_cache(cache, reading), workers=workers, progress=advance,
+                look=partial(examine_each, reading=reading),
+            )  # fmt: skip
+        try:
+            identical = list(_identical(table, prints, reading))
+            with bar("looking for copies") as advance:
+                references = table["image"].to_numpy()
+                pairs, similarity = near_duplicates(
+                    prints.coefficients,
+                    _patients(table),
+                    prints.thumbnails,
+                    lambda row: closer_look(references[row], reading),
+                    labels=pd.factorize(table["label"])[0],
+                    threads=1 + helpers(workers, len(table)),
+                    progress=advance,
+                )
+            copies, near = _near(table, pairs, similarity, identical, whose)
+        finally:
+            prints.cache.close()
     faults = [
         *dataset.faults,
         *_image_faults(table, prints, dataset.root),
@@ -147,15 +152,16 @@ def _patients(table: pd.DataFrame) -> np.ndarray:
 
 
 def _image_faults(table: pd.DataFrame, prints: Fingerprints, root: Path) -> Iterator[Fault]:
+    names = _names(table)
     for row, faults in prints.faults.items():
         for found in faults:
-            yield from _of_row(table, row, found.kind, _told(table, row, found, root))
+            yield from _of_row(names, row, found.kind, _told(table, row, found, root))
     for row, usual in odd_sizes(prints.shape, prints.shapes):
         own = prints.shapes[prints.shape[row]][1:]
         sizes = ("x".join(str(length) for length in size) for size in (own, usual))
-        yield from _of_row(table, row, "odd_size", "is {} where nearly all others are {}{}".format(*sizes, LOOK))
+        yield from _of_row(names, row, "odd_size", "is {} where nearly all others are {}{}".format(*sizes, LOOK))
     for row in inverted(prints.coefficients, prints.sort):
-        yield from _of_row(table, int(row), "inverted_contrast", f"seems to have black and white exchanged{LOOK}")
+        yield from _of_row(names, row, "inverted_contrast", f"seems to have black and white exchanged{LOOK}")
 
 
 def _told(table: pd.DataFrame, row: int, found: Found, root: Path) -> str:
@@ -171,8 +177,13 @@ def _mask_names(table: pd.DataFrame, row: int, root: Path) -> list[str]:
     return [mask.removeprefix(f"{root}{os.sep}") for mask in table["mask"].iat[row].split(MASK_SEPARATOR)]
 
 
-def _of_row(table: pd.DataFrame, row: int, kind: str, sentence: str) -> Iterator[Fault]:
-    line, case = int(table["line"].iat[row]), table["case"].iat[row]
+def _names(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Lines and cases, as arrays: a table takes long to give one value."""
+    return table["line"].to_numpy(), table["case"].to_numpy()
+
+
+def _of_row(names: tuple[np.ndarray, np.ndarray], row: int, kind: str, sentence: str) -> Iterator[Fault]:
+    line, case = int(names[0][row]), names[1][row]
     if case:  # a row that names no image has that fault alone
         yield Fault(kind, line, case, f"line {line}: {case} {sentence}")
 
@@ -186,7 +197,7 @@ def _mask_faults(table: pd.DataFrame, prints: Fingerprints, root: Path) -> Itera
     for row in rows[empty]:
         if table["label"].iat[row] == "" or table["label"].iat[row] in filled:
             names = ", ".join(_mask_names(table, int(row), root))
-            yield from _of_row(table, int(row), "mask_empty", f"has an empty mask, {names}{LOOK}")
+            yield from _of_row(_names(table), row, "mask_empty", f"has an empty mask, {names}{LOOK}")
 
 
 def _identical(table: pd.DataFrame, prints: Fingerprints, reading: Reading) -> Iterator[np.ndarray]:
@@ -209,7 +220,8 @@ def _identical(table: pd.DataFrame, prints: Fingerprints, reading: Reading) -> I
 
 
 def _pixels(reference: str, reading: Reading) -> str:
-    return pixel_digest(read_image(reference, irregular=reading.irregular, pet=reading.pet))
+    options = {"irregular": reading.irregular, "pet": reading.pet, "orientation": reading.orientation}
+    return pixel_digest(read_image(reference, **options))
 
 
 def _digest(what: Callable[[str], str], reference: str) -> str:
@@ -238,22 +250,25 @@ def _near(
     groups = np.arange(len(table)) + len(table)
     for number, rows in enumerate(identical):
         groups[rows] = number
-    references = table["image"].to_numpy()
+    references, cases, lines, patients, labels = (
+        table[name].to_numpy() for name in ("image", "case", "line", "patient_id", "label")
+    )
     other = (groups[pairs[:, 0]] != groups[pairs[:, 1]]) & (references[pairs[:, 0]] != references[pairs[:, 1]])
     pairs, similarity = pairs[other], similarity[other]
     copies, faults = [], []
     for number in np.argsort(-similarity, kind="stable"):
-        rows, alike = table.iloc[pairs[number]], float(similarity[number])
-        if rows["patient_id"].nunique() == 1 and rows["patient_id"].iat[0]:
+        (a, b), alike = pairs[number], float(similarity[number])
+        if patients[a] == patients[b] != "":
             if alike >= SURE:  # pictures of one patient are alike without being copies
-                faults.append(conflict(rows, f"are nearly identical (similarity {alike:.2f}) images of one patient"))
+                told = f"are nearly identical (similarity {alike:.2f}) images of one patient"
+                faults.append(conflict(table.iloc[[a, b]], told))
             continue
-        (first, second), lines = rows["case"], tuple(int(line) for line in rows["line"])
-        copies.append(Copies(first, second, lines, round(alike, 3)))
-        labels = f", labelled {' and '.join(rows['label'])}" if rows["label"].nunique() > 1 else ""
+        first, second = int(lines[a]), int(lines[b])
+        copies.append(Copies(cases[a], cases[b], (first, second), round(alike, 3)))
+        labelled = f", labelled {labels[a]} and {labels[b]}" if labels[a] != labels[b] else ""
         sentence = (
-            f"{first} and {second} {whose} are nearly identical (lines {lines[0]}, {lines[1]}; "
-            f"similarity {alike:.2f}{labels})"
+            f"{cases[a]} and {cases[b]} {whose} are nearly identical (lines {first}, {second}; "
+            f"similarity {alike:.2f}{labelled})"
         )
-        faults.append(Fault("near_duplicates", lines[0], first, sentence))
+        faults.append(Fault("near_duplicates", first, cases[a], sentence))
     return tuple(copies), faults

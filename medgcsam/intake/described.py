@@ -18,6 +18,7 @@ from medgcsam.errors import ConfigError, DataError
 from medgcsam.imaging import sniff_kind
 from medgcsam.intake.description import Description, Selection, read_description
 from medgcsam.intake.importers.files import is_image_name, read_json_file, suffix_of, walk_files
+from medgcsam.intake.importers.result import LEFT_OUT
 
 KINDS = ("classes", "datalist", "dicom", "medmnist", "msd", "nnunet", "table")
 CHOICES = {
@@ -128,26 +129,64 @@ def with_selection(described: Description, given: Mapping[str, Any]) -> Descript
     return described.model_copy(update={"select": select, "patients": patients})
 
 
+def with_images(described: Description, folder: Path) -> Description:
+    """The description of a table with the folder that its images count from.
+
+    Raises:
+        ConfigError: it is no table.
+        DataError: there is no such folder.
+    """
+    if described.importer != "table":
+        raise ConfigError(f"--images belongs to the kind table, and this is {described.importer}; leave it out.")
+    if not folder.is_dir():
+        raise DataError(f"--images {folder}: there is no such folder; correct the path.")
+    return described.model_copy(update={"images": str(folder.absolute())})
+
+
 def guess_kind(source: Path) -> str:
     """What a folder or file holds, by its files.
 
     Raises:
-        ConfigError: it cannot be seen.
+        ConfigError: it cannot be seen, or is a table beside folders that may be classes.
+        DataError: the folder is empty.
     """
     if source.is_file():
         by_ending = {".json": "datalist", ".csv": "table", ".npz": "medmnist", ".zip": "dicom"}
         kind = "dicom" if source.name.upper() == "DICOMDIR" else by_ending.get(suffix_of(source.name))
         if kind == "datalist" and source.name == "dataset.json":
             kind = _kind_of_dataset(source)
-        if kind is not None:
-            return kind
-    elif (source / "dataset.json").is_file():
+    else:
+        kind = _kind_of_folder(source)
+    if kind is None:
+        raise ConfigError(f"{source}: it is not clear what this holds; say --kind, one of {', '.join(KINDS)}.")
+    return kind
+
+
+def _kind_of_folder(source: Path) -> str | None:
+    if (source / "dataset.json").is_file():
         return _kind_of_dataset(source / "dataset.json")
-    elif _holds_dicom(source):
+    if next(walk_files(source), None) is None:
+        raise DataError(f"{source}: there is no file in this folder; correct the path.")
+    if _holds_dicom(source):
         return "dicom"
-    elif any(path.is_dir() and _holds_images(path) for path in source.iterdir()):
-        return "classes"
-    raise ConfigError(f"{source}: it is not clear what this holds; say --kind, one of {', '.join(KINDS)}.")
+    tables = _tables(source)
+    classes = any(path.is_dir() and _holds_images(path) for path in source.iterdir())
+    if tables and classes:
+        raise ConfigError(
+            f"{source}: it holds a table ({', '.join(tables)}) and folders of images; name the table to import its "
+            "rows, or say --kind classes if each folder is a class."
+        )
+    if tables or classes:
+        return "table" if tables else "classes"
+    return "medmnist" if any(source.glob("*.npz")) else None
+
+
+def _tables(source: Path) -> list[str]:
+    """The tables of a folder, but for manifests that an earlier import wrote into it."""
+    names = sorted(path.name for path in source.glob("*.csv"))
+    written = {name for name in names if name.endswith(LEFT_OUT)}
+    written |= {name.removesuffix(LEFT_OUT) + ".csv" for name in written}
+    return [name for name in names if name not in written]
 
 
 def _kind_of_dataset(path: Path) -> str:

@@ -94,7 +94,8 @@ class Description(_Strict):
     whose column holds one of the words, ``one_row_per_image`` joins rows that repeat an image, ``search`` finds images
     by their file name anywhere below ``images``, ``partitions`` names text files that list the images of a partition.
     Where editions of a table name a column differently, ``columns`` may list the names; the first that is there counts.
-    ``structures`` gives the class number of each structure in a mask.
+    ``structures`` gives the class number of each structure in a mask. ``verified`` says where a fact was looked up (URL
+    or DOI), ``unverified`` which one could not be, and why: both by key, or by what it is about.
     """
 
     title: str
@@ -121,6 +122,8 @@ class Description(_Strict):
     patients: Literal["known", "unknown"] = "known"
     synthetic: bool = False
     notes: str = ""
+    verified: dict[str, str] = {}
+    unverified: dict[str, str] = {}
     phantom: PhantomDescription | None = None
     select: Selection = Selection()
 

@@ -6,9 +6,10 @@ Worker processes import this module, so it imports nothing heavy.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ from medgcsam.intake.plain_png import SIGNATURE, plain_png
 
 MASK_SEPARATOR = "|"  # as in cohort.manifest, which is too heavy for a worker
 CLOSER = 2 * THUMBNAIL
+AT_ONCE = 2**20
+"""Pixels of plain pictures that are read before they are looked at."""
 SMALLEST = 16
 """Pixels per side below which nothing can be learned from an image."""
 MASK_FAULTS = {
@@ -66,9 +69,12 @@ class Reading:
     irregular: str = "refuse"
     pet: str = "suv"
     names: Mapping[str, int] | None = None
+    orientation: str = "refuse"
 
 
 PLAIN = Reading()
+Opened = tuple[Image, Pillow.Image]
+"""An image, and a gray picture of it (mode L)."""
 
 
 def examine(row: tuple[str, str], reading: Reading = PLAIN) -> Examined:
@@ -77,15 +83,34 @@ def examine(row: tuple[str, str], reading: Reading = PLAIN) -> Examined:
     Kinds of faults: missing, unreadable, not_finite, constant, too_small, burned_in_text; mask_missing,
     mask_unreadable, mask_off_grid, mask_overlap, mask_values.
     """
+    return _examine(row, reading, _plain(row[0]))
+
+
+def examine_each(rows: Iterable[tuple[str, str]], reading: Reading = PLAIN) -> Iterator[Examined]:
+    """``examine`` of each of ``rows``, in order. Plain pictures are read a few at a time and then looked at: each of
+    the two goes quicker where the processor has just done the same."""
+    waiting: list[tuple[tuple[str, str], Opened | None]] = []
+    pixels = 0
+    for row in itertools.chain(rows, (None,)):
+        plain = None if row is None else _plain(row[0])
+        if row is not None:
+            waiting.append((row, plain))
+        pixels += 0 if plain is None else plain[0].array.size
+        if plain is None or pixels >= AT_ONCE:
+            ready, waiting, pixels = waiting, [], 0
+            yield from (_examine(row, reading, opened) for row, opened in ready)
+
+
+def _examine(row: tuple[str, str], reading: Reading, opened: Opened | None) -> Examined:
     try:
-        return _examine(*row, reading)
+        return _looked_at(*row, reading, opened)
     except Exception as error:  # one hostile file does not end the check of all
         return Examined(faults=(Found("unreadable", f"cannot be read ({type(error).__name__})"),))
 
 
-def _examine(image: str, mask: str, reading: Reading) -> Examined:
+def _looked_at(image: str, mask: str, reading: Reading, opened: Opened | None) -> Examined:
     try:
-        read, picture = _read(image, reading)
+        read, picture = opened or _read(image, reading)
     except (DataError, MachineError) as error:
         if not os.path.exists(file_of(image)):
             return Examined(faults=(Found("missing", "does not exist"),))
@@ -106,7 +131,7 @@ def _examine(image: str, mask: str, reading: Reading) -> Examined:
 def closer_look(reference: str, reading: Reading = PLAIN) -> np.ndarray:
     """A thumbnail of twice the size, uint8 (CLOSER, CLOSER); zeros where the image cannot be read any more."""
     try:
-        picture = thumbnail(_read(reference, reading)[1], CLOSER)
+        picture = thumbnail((_plain(reference) or _read(reference, reading))[1], CLOSER)
     except (DataError, MachineError):
         picture = bytes(CLOSER * CLOSER)
     return np.frombuffer(picture, np.uint8).reshape(CLOSER, CLOSER)
@@ -127,20 +152,22 @@ def reason(message: str, image: str) -> str:
     return ("" if rest != message else "cannot be read: ") + rest.lstrip(": ").rstrip(".")
 
 
-def _read(reference: str, reading: Reading = PLAIN) -> tuple[Image, Pillow.Image]:
-    """The image, and a gray picture of it (mode L). A plain PNG stays uint8, its display values times 255: the checks
-    need no floats, and making them takes long beside the decoding."""
-    picture = None
+def _read(reference: str, reading: Reading) -> Opened:
+    image = read_image(reference, irregular=reading.irregular, pet=reading.pet, orientation=reading.orientation)
+    return image, Pillow.fromarray(gray_picture(image))
+
+
+def _plain(reference: str) -> Opened | None:
+    """A plain PNG; it stays uint8, its display values times 255: the checks need no floats, and making them takes long
+    beside the decoding."""
     try:
         with open(reference, "rb") as file:
-            if file.read(len(SIGNATURE)) == SIGNATURE:
-                file.seek(0)
-                picture = plain_png(file.read())
-    except OSError:
-        pass  # a folder, a member of an archive, or a fault that the reader will tell
+            start = file.read(len(SIGNATURE))
+            picture = plain_png(start + file.read()) if start == SIGNATURE else None
+    except Exception:  # a folder, a member of an archive, or a fault that the reader will tell
+        return None
     if picture is None:
-        image = read_image(reference, irregular=reading.irregular, pet=reading.pet)
-        return image, Pillow.fromarray(gray_picture(image))
+        return None
     samples = np.asarray(picture)
     array = samples[None] if samples.ndim == 2 else np.moveaxis(samples, -1, 0)
     image = Image(array=array, unit="display", source={"kind": "png"})
@@ -181,12 +208,14 @@ def _mask_values(masks: str, image: Image, reading: Reading) -> tuple[tuple[int,
             sentence = str(error).removeprefix(mask)
             kind = next((kind for kind, words in MASK_FAULTS.items() if words.search(sentence)), "mask_unreadable")
             return None, Found(kind, reason(str(error), mask), number)
+        except Exception as error:  # one hostile file does not end the check of all, nor is the image at fault
+            return None, Found("mask_unreadable", f"cannot be read ({type(error).__name__})", number)
     return tuple(sorted(values)), None
 
 
 def _values_of(mask: str, image: Image, reading: Reading) -> set[int]:
     """Class numbers of one mask. Where nobody has named the classes, structures may overlap, as BODY and lung do."""
-    options = {"names": reading.names, "irregular": reading.irregular}
+    options = {"names": reading.names, "irregular": reading.irregular, "orientation": reading.orientation}
     try:
         label = read_label(mask, like=image, **options)
     except DataError as error:

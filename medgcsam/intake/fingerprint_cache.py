@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -61,13 +62,16 @@ class FingerprintCache:
         try:
             return action()
         except (OSError, sqlite3.Error) as error:
+            reason = getattr(error, "strerror", None) or error
             raise MachineError(
-                f"The cache of the check {self.path or '(a temporary file)'} cannot be used ({error}): free some space "
-                "or set MEDGCSAM_CACHE to another folder."
+                f"The cache of the check {self.path or '(a temporary file)'} cannot be used ({reason}): free some "
+                "space or set MEDGCSAM_CACHE to another folder."
             ) from error
 
     def find(self, keys: Sequence[bytes]) -> dict[bytes, Examined]:
         """What is known of those of ``keys`` that are known."""
+        if not self._guarded(lambda: self._db.execute("SELECT 1 FROM images LIMIT 1").fetchone()):
+            return {}
         return {key: _unpacked(*values) for key, *values in self._rows("study, facts, picture", keys)}
 
     def thumbnails(self, keys: Sequence[bytes]) -> np.ndarray:
@@ -85,7 +89,8 @@ class FingerprintCache:
 
     def add(self, key: bytes, examined: Examined) -> None:
         """Keep one result; it reaches the disk within SAVED_EVERY seconds, if more are added, or by ``save``."""
-        self._waiting.append((key, examined.study, _facts(examined), examined.thumbnail))
+        facts = examined.shape, examined.sort, examined.faults, examined.mask
+        self._waiting.append((key, examined.study, _facts(*facts), examined.thumbnail))
         if len(self._waiting) == AT_ONCE or time.monotonic() - self._saved > SAVED_EVERY:
             self.save()
 
@@ -118,9 +123,9 @@ def _state(reference: str, seen: dict[str, str]) -> str:
         return ""
     try:
         facts = os.stat(reference)
-        if not stat.S_ISDIR(facts.st_mode) and os.path.basename(reference).upper() != "DICOMDIR":
+        if not stat.S_ISDIR(facts.st_mode) and not reference.upper().endswith("DICOMDIR"):
             return f"{facts.st_size} {facts.st_mtime_ns} {facts.st_ino}"
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a NUL in the name
         pass
     path = file_of(reference)
     if os.path.basename(path).upper() == "DICOMDIR":
@@ -131,16 +136,17 @@ def _state(reference: str, seen: dict[str, str]) -> str:
             names = sorted(os.path.join(folder, name) for folder, _, files in os.walk(path) for name in files)
         states = []
         for name in names:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, ValueError):
                 facts = os.stat(name)
                 states.append(f"{name} {facts.st_size} {facts.st_mtime_ns} {facts.st_ino}")
         seen[path] = hashlib.sha256("\0".join(states).encode("utf-8", "surrogateescape")).hexdigest()
     return seen[path]
 
 
-def _facts(examined: Examined) -> str:
-    mask = None if examined.mask is None else list(examined.mask)
-    return json.dumps([list(examined.shape), examined.sort, [list(found) for found in examined.faults], mask])
+@functools.lru_cache(256)
+def _facts(shape: tuple[int, ...], sort: str, faults: tuple[Found, ...], mask: tuple[int, ...] | None) -> str:
+    """The same for most images of a data set."""
+    return json.dumps([shape, sort, faults, mask])
 
 
 def _unpacked(study: bytes, facts: str, picture: bytes) -> Examined:

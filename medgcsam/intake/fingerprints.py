@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from medgcsam.intake import workers as pool
-from medgcsam.intake.examine import Examined, Found, examine
+from medgcsam.intake.examine import Examined, Found, examine_each
 from medgcsam.intake.fingerprint_cache import KEY_BYTES, FingerprintCache, keys_of
 from medgcsam.intake.frequencies import COEFFICIENTS, coefficients
 from medgcsam.intake.pictures import THUMBNAIL
@@ -60,7 +60,7 @@ def fingerprint(
     cache: Path | None = None,
     workers: int | str = 0,
     progress: Progress | None = None,
-    look: Callable[[tuple[str, str]], Examined] = examine,
+    look: Callable[[Iterable[tuple[str, str]]], Iterator[Examined]] = examine_each,
 ) -> Fingerprints:
     """Examine every image, and the mask beside it; nothing that is wrong with one stops the others.
 
@@ -69,7 +69,7 @@ def fingerprint(
         cache: folder that remembers what was seen, so that an interrupted check goes on; None remembers nothing.
         workers: processes beside this one; "auto" uses every core where there are enough images.
         progress: told (done, total) after every image.
-        look: what is done with each (image, mask).
+        look: gives what is known of each of some (image, mask), in order.
 
     Raises:
         MachineError: the cache cannot be written.
@@ -90,7 +90,7 @@ def fingerprint(
     if progress is not None and known:
         progress(known, total)
     helpers = pool.helpers(workers, len(missing))
-    results = pool.in_order(look, (_row(images, masks, row) for row in missing), len(missing), helpers)
+    results = pool.several_in_order(look, (_row(images, masks, row) for row in missing), len(missing), helpers)
     try:
         for done, (row, examined) in enumerate(zip(missing, results, strict=True), known + 1):
             table.cache.add(table.keys[row].tobytes(), examined)
@@ -118,21 +118,19 @@ class _Table:
         self.keys = np.zeros((total, KEY_BYTES), np.uint8)
         self.coefficients = np.zeros((total, COEFFICIENTS), np.float16)
         self.faults: dict[int, tuple[Found, ...]] = {}
+        self._known: dict[tuple[Found, ...], tuple[Found, ...]] = {}  # a million files that are absent have one fault
         self._waiting: list[tuple[int, bytes]] = []
 
     def put(self, row: int, examined: Examined) -> None:
         if examined.study:
             self.digests["study"][row] = np.frombuffer(examined.study, np.uint64)
         if examined.faults:
-            self.faults[row] = examined.faults
+            self.faults[row] = self._known.setdefault(examined.faults, examined.faults)
         if examined.mask is not None:
             self._code("mask", row, examined.mask)
         if examined.thumbnail:
             self._code("shape", row, examined.shape)
             self._code("sort", row, examined.sort)
-            content = repr(examined.shape).encode() + examined.thumbnail
-            picture = hashlib.blake2b(content, digest_size=16).digest()
-            self.digests["picture"][row] = np.frombuffer(picture, np.uint64)
             self._waiting.append((row, examined.thumbnail))
             if len(self._waiting) == BATCH // 10:
                 self._transform()
@@ -142,9 +140,13 @@ class _Table:
         self.codes[name][row] = known.setdefault(word, len(known))
 
     def _transform(self) -> None:
-        rows, pictures = zip(*self._waiting, strict=True)
+        rows, pictures = map(list, zip(*self._waiting, strict=True))
         thumbnails = np.frombuffer(b"".join(pictures), np.uint8).reshape(-1, THUMBNAIL, THUMBNAIL)
-        self.coefficients[list(rows)] = coefficients(thumbnails)
+        self.coefficients[rows] = coefficients(thumbnails)
+        shapes = list(self.words["shape"])
+        contents = (repr(shapes[self.codes["shape"][row]]).encode() + picture for row, picture in self._waiting)
+        digests = b"".join(hashlib.blake2b(content, digest_size=16).digest() for content in contents)
+        self.digests["picture"][rows] = np.frombuffer(digests, np.uint64).reshape(-1, 2)
         self._waiting.clear()
 
     def finished(self, known: int) -> Fingerprints:

@@ -9,7 +9,8 @@ left is verified by laying the two thumbnails over each other (``alignment.simil
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -33,8 +34,11 @@ EXACT = 20_000
 """Largest set in which every hash is compared with every other."""
 CELLS = 3
 """In larger sets each hash is compared with those that share one of its nearest anchors, so many of them."""
-BLOCK = 1024
-PAIRS, AT_ONCE, CACHED = 4096, 32, 256
+BLOCK = 512
+PAIRS, AT_ONCE, CACHED, MANY = 4096, 32, 256, 2_000_000
+
+Spread = Callable[..., Iterable]
+"""As ``map``: a function of one or several sequences, results in order; that of a pool of threads, or ``map``."""
 
 
 def near_duplicates(
@@ -44,6 +48,7 @@ def near_duplicates(
     closer: Callable[[int], np.ndarray],
     *,
     labels: np.ndarray | None = None,
+    threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of images of different patients, or of one patient with different labels, that are copies of each other.
@@ -53,13 +58,28 @@ def near_duplicates(
         patients: int (n,), equal for images of one patient.
         thumbnails: gives those of rows, uint8 (len(rows), size, size); closer: gives one of twice the size, of one row.
         labels: int (n,), equal for images of one label; None looks at pairs of different patients alone.
+        threads: how many work at a time; numpy computes outside of the interpreter's lock.
         progress: told (done, total) in pairs compared.
 
     Returns:
         Pairs, int64 (pairs, 2), the smaller row first and ascending, and their similarity, float32 (pairs,).
     """
-    candidates = candidate_pairs(hashes, patients, labels)
-    mean, deviation = _spread(hashes[hashes.any(1)])
+    with ThreadPoolExecutor(threads) as pool:
+        spread = map if threads == 1 else pool.map
+        candidates = candidate_pairs(hashes, patients, labels, spread)
+        return _verified(hashes, candidates, thumbnails, closer, spread, progress)
+
+
+def _verified(
+    hashes: np.ndarray,
+    candidates: np.ndarray,
+    thumbnails: Callable[[np.ndarray], np.ndarray],
+    closer: Callable[[int], np.ndarray],
+    spread: Spread,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The candidates that are copies, and their similarity; see ``near_duplicates``."""
+    statistics = _mean_and_deviation(hashes[hashes.any(1)])
     pairs, alike = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.float32)]
     for start in range(0, len(candidates), PAIRS):
         some = candidates[start : start + PAIRS]
@@ -67,14 +87,14 @@ def near_duplicates(
         pictures, (first, second) = thumbnails(rows), places.reshape(some.shape).T
         if len(hashes) > FEW:
             own, change = hashes[rows].astype(np.float32), slopes(pictures)
-            shares = [
-                explained((own[a], change[a]), (own[b], change[b]), mean, deviation)
-                for a, b in zip(_cut(first), _cut(second), strict=True)
-            ]
-            kept = np.concatenate(shares) >= EXPLAINED
+
+            def share(a: np.ndarray, b: np.ndarray, own: np.ndarray = own, change: np.ndarray = change) -> np.ndarray:
+                return explained((own[a], change[a]), (own[b], change[b]), *statistics)
+
+            kept = np.concatenate(list(spread(share, _cut(first), _cut(second)))) >= EXPLAINED
             some, first, second = some[kept], first[kept], second[kept]
-        found = similarity(pictures[first], pictures[second])
-        some, found = _confirmed(some[found >= SIMILAR], found[found >= SIMILAR], closer)
+        found = similarity(pictures[first], pictures[second], spread)
+        some, found = _confirmed(some[found >= SIMILAR], found[found >= SIMILAR], closer, spread)
         pairs.append(some)
         alike.append(found)
         if progress is not None:
@@ -88,19 +108,22 @@ def _cut(rows: np.ndarray) -> list[np.ndarray]:
 
 
 def _confirmed(
-    pairs: np.ndarray, alike: np.ndarray, closer: Callable[[int], np.ndarray]
+    pairs: np.ndarray, alike: np.ndarray, closer: Callable[[int], np.ndarray], spread: Spread
 ) -> tuple[np.ndarray, np.ndarray]:
     """The pairs that are copies in larger thumbnails too, and their similarity there; sure ones stay as they are."""
     doubtful = np.flatnonzero(alike < SURE)
     for start in range(0, len(doubtful), AT_ONCE):
         some = doubtful[start : start + AT_ONCE]
-        first, second = (np.stack([closer(int(row)) for row in column]) for column in pairs[some].T)
-        alike[some] = similarity(first, second)
+        rows, places = np.unique(pairs[some], return_inverse=True)
+        pictures, (first, second) = np.stack([closer(int(row)) for row in rows]), places.reshape(-1, 2).T
+        alike[some] = similarity(pictures[first], pictures[second], spread)
     kept = alike >= SIMILAR_CLOSER
     return pairs[kept], alike[kept]
 
 
-def candidate_pairs(hashes: np.ndarray, patients: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+def candidate_pairs(
+    hashes: np.ndarray, patients: np.ndarray, labels: np.ndarray | None = None, spread: Spread = map
+) -> np.ndarray:
     """Pairs worth a closer look, int64 (pairs, 2), the smaller row first and ascending; see ``near_duplicates``."""
     rows = np.flatnonzero(hashes.any(1))
     if len(rows) <= FEW:
@@ -108,25 +131,34 @@ def candidate_pairs(hashes: np.ndarray, patients: np.ndarray, labels: np.ndarray
         pairs = np.stack([rows[first], rows[second]], axis=1)
         different = [one[pairs[:, 0]] != one[pairs[:, 1]] for one in (patients, labels) if one is not None]
         return pairs[np.logical_or.reduce(different)]
-    mean, deviation = _spread(hashes[rows])
+    mean, deviation = _mean_and_deviation(hashes[rows])
     vectors = hashes[rows].astype(np.float32)  # in place from here on: of a million images they are 250 MB
     vectors -= mean
     vectors /= deviation
     vectors /= np.maximum(np.sqrt(np.einsum("ij,ij->i", vectors, vectors)), 1e-6)[:, None]
-    codes, owner = [], patients[rows]
-    searches = ((cell, owner) for cell in _cells(vectors))
+    owner = patients[rows]
+    blocks = ((cell, start) for cell in _cells(vectors) for start in range(0, len(cell), BLOCK))
+    codes = spread(lambda block: _neighbours(vectors, owner, *block), blocks)
     if labels is not None:
         label = labels[rows]
-        searches = itertools.chain(searches, ((cell, label) for cell in _disagreeing(owner, label)))
-    for cell, owners in searches:
-        first, second = _neighbours(vectors, owners, cell)
-        low, high = np.minimum(first, second), np.maximum(first, second)
-        codes.append(np.unique(rows[low] * len(hashes) + rows[high]))
-    pairs = np.unique(np.concatenate(codes))
-    return np.stack([pairs // len(hashes), pairs % len(hashes)], axis=1)
+        codes = itertools.chain(codes, (_neighbours(vectors, label, cell, 0) for cell in _disagreeing(owner, label)))
+    first, second = np.divmod(_merged(codes), len(rows))
+    return np.stack([rows[first], rows[second]], axis=1)
 
 
-def _spread(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _merged(codes: Iterable[np.ndarray]) -> np.ndarray:
+    """All that occur, ascending and once, int64; sorted now and then, so that only few wait there several times."""
+    merged, waiting, number = np.zeros(0, np.int64), [], 0
+    for some in itertools.chain(codes, (None,)):
+        if some is not None:
+            waiting.append(some)
+            number += len(some)
+        if some is None or number > max(MANY, len(merged)):
+            merged, waiting, number = np.unique(np.concatenate([merged, *waiting])), [], 0
+    return merged
+
+
+def _mean_and_deviation(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each coefficient, float32."""
     if not len(hashes):
         return np.zeros(hashes.shape[1], np.float32), np.ones(hashes.shape[1], np.float32)
@@ -154,23 +186,23 @@ def _cells(vectors: np.ndarray) -> Iterator[np.ndarray]:
 def _disagreeing(patients: np.ndarray, labels: np.ndarray) -> Iterator[np.ndarray]:
     """Rows of each patient whose images have several labels."""
     order = np.lexsort((labels, patients))
-    for rows in np.split(order, np.flatnonzero(np.diff(patients[order])) + 1):
-        if labels[rows[0]] != labels[rows[-1]]:
-            yield rows
+    starts = np.flatnonzero(np.diff(patients[order], prepend=-1))
+    ends = np.append(starts[1:], len(order))
+    several = labels[order[starts]] != labels[order[ends - 1]]
+    for start, end in zip(starts[several], ends[several], strict=True):
+        yield order[start:end]
 
 
-def _neighbours(vectors: np.ndarray, owner: np.ndarray, cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows, and for each up to NEIGHBOURS others of the cell that are of another owner and alike."""
-    firsts, seconds = [], []
-    inside, owners = vectors[cell], owner[cell]
-    for start in range(0, len(cell), BLOCK):
-        block = cell[start : start + BLOCK]
-        closeness = vectors[block] @ inside.T
-        closeness[owner[block][:, None] == owners] = -1
-        count = min(NEIGHBOURS, len(cell) - 1)
-        best = np.argpartition(closeness, -count, axis=1)[:, -count:] if count else np.zeros((len(block), 0), int)
-        alike = np.take_along_axis(closeness, best, axis=1) >= ALIKE
-        firsts.append(np.broadcast_to(block[:, None], best.shape)[alike])
-        seconds.append(cell[best[alike]])
-    empty = np.zeros(0, np.int64)
-    return np.concatenate(firsts or [empty]), np.concatenate(seconds or [empty])
+def _neighbours(vectors: np.ndarray, owner: np.ndarray, cell: np.ndarray, start: int) -> np.ndarray:
+    """Pairs of each of BLOCK rows of a cell and up to NEIGHBOURS others of it that are alike and of another owner:
+    smaller * len(vectors) + larger, int64."""
+    block = cell[start : start + BLOCK]
+    count = min(NEIGHBOURS, len(cell) - 1)
+    if count < 1:
+        return np.zeros(0, np.int64)
+    closeness = vectors[block] @ vectors[cell].T
+    closeness[owner[block][:, None] == owner[cell]] = -1
+    best = np.argpartition(closeness, -count, axis=1)[:, -count:]
+    alike = np.take_along_axis(closeness, best, axis=1) >= ALIKE
+    first, second = np.broadcast_to(block[:, None], best.shape)[alike].astype(np.int64), cell[best[alike]]
+    return np.minimum(first, second) * len(vectors) + np.maximum(first, second)

@@ -64,8 +64,10 @@ def has_text(gray: np.ndarray, span: int) -> bool:
     suspected = TEXT_ROWS * np.flatnonzero(every >= needed)
     if not len(suspected):
         return False
-    around = np.arange(1 - TEXT_ROWS, TEXT_ROWS)
-    rows = np.unique((suspected[:, None] + around).clip(0, len(gray) - 1))
+    around = np.zeros(len(gray) + 2 * TEXT_ROWS, bool)  # of row r at r + TEXT_ROWS
+    for offset in range(1, 2 * TEXT_ROWS):
+        around[suspected + offset] = True
+    rows = np.flatnonzero(around[TEXT_ROWS:-TEXT_ROWS])
     edges = _edges(gray[rows], threshold)
     before = np.zeros((len(rows), edges.shape[1] + 1), np.int32)
     np.cumsum(edges, axis=1, out=before[:, 1:])
@@ -78,4 +80,6 @@ def has_text(gray: np.ndarray, span: int) -> bool:
 
 def _edges(gray: np.ndarray, threshold: int) -> np.ndarray:
     left, right = gray[..., :-1], gray[..., 1:]
-    return np.maximum(left, right) - np.minimum(left, right) > threshold
+    difference = np.maximum(left, right)
+    difference -= np.minimum(left, right)
+    return difference > threshold

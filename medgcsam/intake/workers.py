@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from types import FrameType
 from typing import TypeVar
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
@@ -31,19 +33,26 @@ def helpers(workers: int | str, items: int) -> int:
 def in_order(
     function: Callable[[Item], Result], items: Iterable[Item], total: int, workers: int = 0
 ) -> Iterator[Result]:
-    """``function`` of each of ``total`` items, in order. It lies at the top of a module that is quick to import.
+    """``function`` of each of ``total`` items, in order; see ``several_in_order``."""
+    return several_in_order(partial(map, function), items, total, workers)
+
+
+def several_in_order(
+    function: Callable[[Iterable[Item]], Iterator[Result]], items: Iterable[Item], total: int, workers: int = 0
+) -> Iterator[Result]:
+    """What ``function`` makes of ``total`` items, a result for each, in order. It is called with some of the items, and
+    lies at the top of a module that is quick to import.
 
     ``workers`` processes help this one, which begins at once while they start. Where one of them cannot start or is
     killed for memory, the rest is done here. Items are drawn shortly before their turn. Closing the generator stops the
     workers at once, and they end by themselves when this process dies.
     """
     if workers < 1 or total < 2:
-        yield from map(function, items)
+        yield from function(items)
         return
-    size = max(1, min(LARGEST_CHUNK, total // (8 * (workers + 1))))
     pool, finished = ProcessPoolExecutor(workers, mp_context=_context(), initializer=_follow_the_parent), False
     try:
-        yield from _shared(function, _chunks(items, size), pool, ahead=2 * workers)
+        yield from _shared(function, _chunks(items, total, workers + 1), pool, ahead=2 * workers)
         finished = True
     finally:
         if not finished:  # stopped, or an error: nobody wants what the workers are at
@@ -53,7 +62,11 @@ def in_order(
 
 
 def _shared(
-    function: Callable[[Item], Result], chunks: Iterator[list[Item]], pool: ProcessPoolExecutor, *, ahead: int
+    function: Callable[[Iterable[Item]], Iterator[Result]],
+    chunks: Iterator[list[Item]],
+    pool: ProcessPoolExecutor,
+    *,
+    ahead: int,
 ) -> Iterator[Result]:
     """Results chunk by chunk; this process takes every chunk that no worker has room for, or has failed at."""
     given: dict[int, tuple[list[Item], Future]] = {}
@@ -96,20 +109,40 @@ def _submitted(pool: ProcessPoolExecutor, function: Callable, chunk: list) -> Fu
         return failed
 
 
-def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    iterator = iter(items)
-    while chunk := list(itertools.islice(iterator, size)):
+def _chunks(items: Iterable[Item], total: int, processes: int) -> Iterator[list[Item]]:
+    """Smaller and smaller towards the end, so that all processes come to it at the same time."""
+    iterator, left = iter(items), total
+    while chunk := list(itertools.islice(iterator, max(1, min(LARGEST_CHUNK, left // (8 * processes))))):
+        left -= len(chunk)
         yield chunk
 
 
-def _each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    return [function(item) for item in items]
+def _each(function: Callable[[Iterable[Item]], Iterator[Result]], items: Sequence[Item]) -> list[Result]:
+    _state["working"] = True
+    if _state["ending"]:
+        os._exit(1)
+    try:
+        return list(function(items))
+    finally:
+        _state["working"] = False
+
+
+_state = {"working": False, "ending": False}
+"""Of this process: whether it is at an item, and whether it was told to end."""
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """End at once, but never while a result is being sent: the parent would wait for the rest of it for ever."""
+    _state["ending"] = True
+    if _state["working"]:
+        os._exit(1)
 
 
 def _follow_the_parent() -> None:
     """Ctrl-C is the parent's to handle, SIGTERM ends the worker, and so does the death of its parent."""
+    _state.update(working=False, ending=False)  # as of the parent at the moment of a fork
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, _end)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
 
 

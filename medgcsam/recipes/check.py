@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,8 @@ def check_data(config: Config, *, journal: Journal, accept: Sequence[str] = (), 
     (``SUSPICIONS``) are none of these either, unless ``strict``. A set without labels is checked without them.
 
     Returns:
-        {"manifest", "images", "patients", "labelled", "excluded", "notes": [what was not looked for],
+        {"title" of a data set with a description, else "", "manifest", "images", "patients", "patients_known",
+        "labelled", "excluded", "notes": [what was not looked for],
         "faults": [{"kind", "row", "image", "sentence"}], "kinds": {kind: number},
         "copies": [{"first", "second", "lines", "similarity"}], "accepted": [kinds], "suspicions": [kinds],
         "failing": number}.
@@ -49,7 +49,9 @@ def check_data(config: Config, *, journal: Journal, accept: Sequence[str] = (), 
     cache = cache_folder(Path(config.output.folder))
     dataset = open_dataset(config.data, base=config.base, cache=cache, task=config.task, strict=False, unlabelled=True)
     images, patients = len(dataset.table), dataset.table["patient_id"].nunique()
-    reading = Reading(config.image.irregular, config.image.pet, dataset.structures)
+    whose = f"{patients} patients" if dataset.patients == "known" else "unknown patients"
+    image = config.image
+    reading = Reading(image.irregular, image.pet, dataset.structures, image.orientation)
     workers = config.pipeline.workers
     with resumable("check"):
         checked = check_dataset(dataset, reading=reading, cache=cache, workers=workers, bar=journal.bar)
@@ -65,21 +67,23 @@ def check_data(config: Config, *, journal: Journal, accept: Sequence[str] = (), 
     for note in (*notes, *(f"{number} rows left out: {reason}" for reason, number in dataset.excluded.items())):
         journal.say(f"note: {note}")
     journal.say(
-        f"{dataset.title or dataset.manifest_path.name}: {images} images of {patients} patients, {failing} fault(s)"
+        f"{dataset.title or dataset.manifest_path.name}: {images} images of {whose}, {failing} fault(s)"
         + (f", {counts['suspicion']} suspicion(s)" if counts["suspicion"] else "")
         + (f", {counts['accepted']} accepted" if accept else "")
         + (f"; {checked.known} images had been checked before" if checked.known else "")
     )
     return {
+        "title": dataset.title,
         "manifest": str(dataset.manifest_path),
         "images": images,
         "patients": patients,
+        "patients_known": dataset.patients == "known",
         "labelled": dataset.labelled,
         "excluded": dict(dataset.excluded),
         "notes": notes,
-        "faults": [asdict(fault) for fault in checked.faults],
+        "faults": [vars(fault) for fault in checked.faults],  # no copies of what may be a million
         "kinds": kinds,
-        "copies": [asdict(copies) for copies in checked.copies],
+        "copies": [vars(copies) for copies in checked.copies],
         "accepted": sorted(set(accept)),
         "suspicions": sorted(suspicions),
         "failing": failing,
@@ -102,6 +106,6 @@ def _tell(faults: Sequence[Fault], kinds: Mapping[str, int], words: Mapping[str,
     else:
         width = max(map(len, kinds), default=0)
         for fault in faults:
-            journal.say(f"{fault.kind:<{width}}  {fault.sentence}")
+            journal.say(f"{fault.kind:<{width}}  {fault.sentence}", log=False)  # for the screen alone: it names images
     for kind, number in kinds.items():
         journal.say(f"{number:>8}  {KINDS[kind]} ({', '.join((kind, words[kind]) if kind in words else (kind,))})")

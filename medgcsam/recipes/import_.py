@@ -14,12 +14,20 @@ import yaml
 from medgcsam.errors import ConfigError
 from medgcsam.journal import Journal
 from medgcsam.places import shown
+from medgcsam.recipes.stopping import resumable
 
 if TYPE_CHECKING:
     from medgcsam.intake.description import Description
     from medgcsam.intake.importers import Imported
 
 _SHOWN = 12
+_ADVICE = {"label, and none was asked for": "--labels rtstruct or --labels seg takes those that refer to a series"}
+"""Reason of what is left out -> how to take it."""
+_WHERE_PATIENTS = {
+    "table": "--patient-column names the column of the patients",
+    **dict.fromkeys(("classes", "datalist", "msd", "nnunet"), "--patient-pattern finds the patient in an image's path"),
+}
+"""Kind of data set -> how to say whose the images are."""
 
 
 def import_folder(
@@ -41,27 +49,31 @@ def import_folder(
         patient_id holds something else then.
 
     Raises:
-        ConfigError: the manifest exists, or the data set has no importer of files.
+        ConfigError: the manifest exists or is no CSV by its name, or the data set has no importer of files.
         DataError: nothing was taken, or the data set cannot be read.
+        Interrupted: SIGINT or SIGTERM; nothing was written.
     """
     from medgcsam.intake.importers import COLLECTORS
-    from medgcsam.intake.importers.result import write_left_out, write_manifest
+    from medgcsam.intake.importers.result import LEFT_OUT, write_left_out, write_manifest
 
     if description.importer not in COLLECTORS:
         raise ConfigError(
             f"'{description.title}' is made by medgcsam itself and needs no import; train on it directly."
         )
     output = Path(output)
+    if output.suffix.lower() != ".csv":
+        raise ConfigError(f"--output {output}: the manifest is a CSV file; give it a name that ends in .csv.")
     if output.exists() and not overwrite:
         raise ConfigError(f"{output}: this file exists; name another one with --output, or add --overwrite.")
-    with journal.bar("looking through files") as advance:
+    stopped = resumable("import", "nothing was written; run the same command again")
+    with stopped, journal.bar("looking through files") as advance:
         imported = COLLECTORS[description.importer](description, folder, advance)
     if description.patients == "known" and any(row.get("patient_id") for row in imported.rows):
         imported.keep_patients("no patient")
     imported = _in_class_words(imported, description)
     if not imported.structures and description.structures:
         imported.structures = dict(description.structures)
-    left_out = output.with_name(f"{output.stem}.left_out.csv")
+    left_out = output.with_name(output.stem + LEFT_OUT)
     write_left_out(left_out, imported.left_out)
     write_manifest(output, imported)
     result = _summary(imported, description, output, left_out)
@@ -123,7 +135,8 @@ def _say(result: Mapping[str, Any], description: Description, journal: Journal) 
         journal.say(f"{'':<10} {result['without_label']:>8,}  of them without a label")
     journal.say(f"{'left out':<10} {sum(result['left_out'].values()):>8,}  files, series or rows")
     for reason, number in list(result["left_out"].items())[:_SHOWN]:
-        journal.say(f"{'':<10} {number:>8,}  {reason}")
+        advice = f" ({_ADVICE[reason]})" if reason in _ADVICE else ""
+        journal.say(f"{'':<10} {number:>8,}  {reason}{advice}")
     if len(result["left_out"]) > _SHOWN:
         journal.say(f"{'':<10} {'':>8}  and {len(result['left_out']) - _SHOWN} more reasons")
     for note in result["notes"]:
@@ -131,7 +144,8 @@ def _say(result: Mapping[str, Any], description: Description, journal: Journal) 
     if description.notes:
         journal.say(description.notes)
     if description.licence:
-        journal.say(f"licence    {description.licence}")
+        doubt = " (not verified)" if "licence" in description.unverified else ""
+        journal.say(f"licence    {description.licence}{doubt}")
     journal.say(f"manifest   {shown(Path(result['manifest']))}")
     journal.say(f"left out   {shown(Path(result['left_out_file']))}")
     _say_configuration(result, description, journal)
@@ -166,6 +180,8 @@ def _say_configuration(result: Mapping[str, Any], description: Description, jour
             else "each image counts as a patient"
         )
         journal.say(f"    patients: unknown     # {counted}, and every output says so")
+        if description.importer in _WHERE_PATIENTS and description.patients == "known":
+            journal.say(f"if the patients are known, import again: {_WHERE_PATIENTS[description.importer]}")
     journal.say(f"and check it: medgcsam check --config {name}.yaml")
 
 
@@ -173,7 +189,7 @@ def _structures(structures: Mapping[str, int], description: Description) -> dict
     """``data.structures``: segments and contours by their names, those of other masks by their numbers."""
     named = description.importer == "dicom" and description.select.labels in ("seg", "rtstruct")
     ordered = sorted(structures.items(), key=lambda item: item[1])
-    return {name: [name if named else str(number)] for name, number in ordered}
+    return {name.partition("|")[0]: name.split("|") if named else [str(number)] for name, number in ordered}
 
 
 def _flow(value: Any) -> str:

@@ -12,7 +12,7 @@ from medgcsam.errors import Interrupted
 
 
 @contextmanager
-def resumable(verb: str) -> Iterator[None]:
+def resumable(verb: str, then: str = "run the same command again to go on") -> Iterator[None]:
     """While the context is open, SIGINT and SIGTERM end it by an exception, so that what is open is saved and closed.
 
     SIGTERM is what Docker, SLURM and Kubernetes send before they kill. In a thread that is not the main one Python
@@ -33,7 +33,7 @@ def resumable(verb: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise Interrupted(f"{verb}: stopped by {names[-1]}; run the same command again to go on.") from None
+        raise Interrupted(f"{verb}: stopped by {names[-1]}; {then}.") from None
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

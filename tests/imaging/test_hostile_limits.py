@@ -23,16 +23,21 @@ from pydicom.data import get_testdata_file
 
 from medgcsam.errors import DataError
 from medgcsam.imaging import read_image
+from medgcsam.imaging.dicom.file import MAX_INFLATED
+from medgcsam.imaging.faults import MAX_VOXELS
 
 EXPLICIT, DEFLATED, JPEG = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.50"
 CHILD = """
 import resource, sys
 from medgcsam.errors import DataError
 from medgcsam.imaging import read_image
+import medgcsam.imaging.dicom.file
 import medgcsam.imaging.dicom.objects, medgcsam.imaging.formats.arrays, medgcsam.imaging.formats.nifti
 import medgcsam.imaging.formats.nrrd, medgcsam.imaging.formats.raster, medgcsam.imaging.dicom.series
 size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + 2**28,) * 2)
+if len(sys.argv) > 2:
+    medgcsam.imaging.dicom.file.MAX_INFLATED = int(sys.argv[2])
 try:
     read_image(sys.argv[1])
 except DataError as error:
@@ -41,9 +46,13 @@ except DataError as error:
 needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="the system has no /proc")
 
 
-def refused_in_little_memory(path: Path | str) -> str:
-    """The sentence by which a process that may have 256 MiB more than its modules refuses a file."""
-    done = subprocess.run([sys.executable, "-c", CHILD, str(path)], capture_output=True, text=True, timeout=60)
+def refused_in_little_memory(path: Path | str, *limits: int) -> str:
+    """The sentence by which a process that may have 256 MiB more than its modules refuses a file.
+
+    limits: how many bytes a deflated object may inflate to, where it is not the usual number.
+    """
+    command = [sys.executable, "-c", CHILD, str(path), *map(str, limits)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr[-500:]
     assert done.stdout.strip(), "it was read"
     return done.stdout
@@ -93,10 +102,16 @@ def test_a_packing_that_ignores_the_stated_size_is_refused_by_name(tmp_path, nam
 def test_a_deflated_bomb_is_refused_whatever_its_meta_group_says(tmp_path, how):
     early = element(2, 1, b"OB", bytes(4000)) if how == "late" else b""
     head = meta(DEFLATED, length=0xFFFFFFF0 if how == "length" else None, before=early)
-    (tmp_path / "bomb.dcm").write_bytes(head + zeros(130, -15))
+    (tmp_path / "bomb.dcm").write_bytes(head + zeros(64, -15))  # 1 GiB
     start = time.monotonic()
-    assert "a decompression bomb" in refused_in_little_memory(tmp_path / "bomb.dcm")
-    assert time.monotonic() - start < 30
+    assert "to over 200,000,000 bytes, a decompression bomb" in refused_in_little_memory(
+        tmp_path / "bomb.dcm", 200_000_000
+    )
+    assert time.monotonic() - start < 15
+
+
+def test_what_a_deflated_object_may_inflate_to_is_no_more_than_the_largest_volume():
+    assert MAX_INFLATED <= 4 * MAX_VOXELS
 
 
 def test_a_sound_deflated_object_is_read_and_a_cut_or_garbled_one_refused(tmp_path):

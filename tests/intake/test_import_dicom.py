@@ -328,7 +328,7 @@ def test_series_that_must_be_refused_are_not_taken(shared_data):
     reasons = {entry.reference.split("#")[0].partition("/")[2]: entry.reason for entry in imported.left_out}
     expected = {
         "gantrytilting/001": "gantry tilt",
-        "notavolume/001": "duplicate positions",
+        "notavolume/001": "several acquisitions at the same positions",
         "slicecount/001": "too few slices",
         "sliceincrement/001": "slices missing",
         "sliceincrement/002": "slices missing and gantry tilt",

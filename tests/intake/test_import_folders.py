@@ -67,6 +67,15 @@ def test_masks_beside_the_images(tmp_path):
     assert imported.reasons() == {"mask without an image": 1}
 
 
+def test_masks_that_are_taken_for_images_and_one_class_are_told(tmp_path):
+    touch(tmp_path, "ill/a.png", "ill/a_mask.png", "ill/a_mask_1.png", "ill/b.png", "ill/mask.png")
+    told = " ".join(take("classes", tmp_path).notes)
+    assert "2 of the images are named like another one with _mask" in told
+    assert "all images lie in one folder, ill" in told
+    touch(tmp_path, "well/c.png")
+    assert take("classes", tmp_path, mask_suffix="_mask").notes == []
+
+
 def test_masks_in_another_folder(tmp_path):
     touch(tmp_path, "images/ill/a.jpg", "images/ill/b.jpg", "masks/ill/a.png", "masks/well/c.png")
     imported = take("classes", tmp_path / "images", labels=str(tmp_path / "masks"))

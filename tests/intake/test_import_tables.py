@@ -97,7 +97,7 @@ def test_label_columns_are_joined(tmp_path):
 
 
 def test_columns_that_are_not_there_are_named(folder):
-    with pytest.raises(ConfigError, match=r"'Whom' \(nearest: 'Who'\), one for 'image'"):
+    with pytest.raises(ConfigError, match=r"'Whom' \(nearest: 'Who'\), 'image'"):
         take(folder, columns={"patient_id": "Whom"})
     with pytest.raises(ConfigError, match="'Nam'"):
         take(folder, compute={"image": {"text": "{Nam}.png"}})

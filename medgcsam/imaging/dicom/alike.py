@@ -7,7 +7,7 @@ in the headers as ``header.py`` finds them, so that it costs little per slice.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -76,22 +76,35 @@ def check_alike(slices: Sequence[Slice], where: str) -> None:
 
 
 def check_one_kind(slices: Sequence[Slice], where: str) -> None:
-    """One echo time, and one ImageType as far as the standard defines its values (PS3.3 C.7.6.1.1.2: the first three).
+    """One echo time, one diffusion weight, and one ImageType as far as the standard defines its values (PS3.3
+    C.7.6.1.1.2: the first three).
 
     Asked after the geometry, whose reasons say more where images of two kinds lie at the same positions.
     """
     echoes = _values(slices, s.ECHO_TIME)
-    times = [first_number(text, None) for text in echoes]
-    if len(times) > 1 and (None in times or max(times) - min(times) > SAME_ECHO * max(map(abs, times))):
+    if echoes_differ(echoes):
         raise _mixed(where, "echo times", echoes)
+    weights = sorted({one.header.doubles(s.DIFFUSION_B) for one in slices})
+    if len(weights) > 1:
+        raise _mixed(where, "diffusion weights (DiffusionBValue)", weights)
     types = sorted({"\\".join(part.strip() for part in text.split("\\")[:3]) for text in _values(slices, s.IMAGE_TYPE)})
     if len(types) > 1:
         raise _mixed(where, "image types", types)
 
 
-def differing(slices: Sequence[Slice]) -> tuple[str, ...]:
-    """Keywords of what may differ between slices and does."""
-    return tuple(keyword for tag, keyword in s.RECORDED.items() if len(_values(slices, tag)) > 1)
+def echoes_differ(texts: Collection[str]) -> bool:
+    """Whether values of EchoTime are those of several echoes, and not one written in several ways."""
+    times = [first_number(text, None) for text in set(texts)]
+    return len(times) > 1 and (None in times or max(times) - min(times) > SAME_ECHO * max(map(abs, times)))
+
+
+def differing(slices: Sequence[Slice], *, told: str = "") -> tuple[str, ...]:
+    """Keywords of what may differ between slices and does, but for those that tell channels apart."""
+    return tuple(
+        keyword
+        for tag, keyword in s.RECORDED.items()
+        if len(_values(slices, tag)) > 1 and keyword not in told.split(" and ")
+    )
 
 
 def modality_lut(slices: Sequence[Slice], where: str) -> tuple[str, str]:

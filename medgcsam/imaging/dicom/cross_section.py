@@ -11,6 +11,7 @@ from medgcsam.errors import DataError
 from medgcsam.imaging.dicom.file import sop_class
 from medgcsam.imaging.dicom.functional_groups import frame_header, has_groups
 from medgcsam.imaging.dicom.pet import pet_scale
+from medgcsam.imaging.dicom.pet_enhanced import ENHANCED_PET, LEGACY_PET, converted_slices, enhanced_pet_scale
 from medgcsam.imaging.dicom.presentation import padding_mask, to_modality
 from medgcsam.imaging.faults import check_finite
 
@@ -50,12 +51,19 @@ def section_values(stored: np.ndarray, ds: Dataset, where: str, *, pet: str) -> 
     Each frame has its own rescale slope and intercept where the object says so. Padding takes no part, and is set so
     that it never exceeds the smallest true value. pet: see ``pet.pet_scale``. Raises DataError.
     """
-    unit, factor, facts = "raw", 1.0, {}
-    if sop_class(ds) in PET:
-        unit, factor, facts = pet_scale([ds], where, pet=pet)
+    unit, factor, lines, facts = "raw", 1.0, None, {}
+    if sop_class(ds) == ENHANCED_PET and has_groups(ds):
+        unit, factor, lines, facts = enhanced_pet_scale(ds, stored, pet=pet)
+    elif sop_class(ds) in PET:
+        slices = converted_slices(ds) if sop_class(ds) == LEGACY_PET else [ds]
+        unit, factor, facts = pet_scale(slices, where, pet=pet)
     values, rescales = np.empty(stored.shape, np.float32), []
     for n, frame in enumerate(stored):
-        rescaled, modality = to_modality(frame, frame_header(ds, n), where)
+        if lines is None:
+            rescaled, modality = to_modality(frame, frame_header(ds, n), where)
+        else:
+            rescaled = frame * lines[n][0] + lines[n][1]
+            modality = {"modality_lut": "rescale", "rescale": lines[n]}
         values[n] = rescaled * factor
         rescales.append(modality)
     facts = facts | rescales[0]

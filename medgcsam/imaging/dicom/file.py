@@ -16,12 +16,12 @@ from pydicom.pixels import pixel_array
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from medgcsam.errors import DataError
-from medgcsam.imaging.dicom.codestream import frame_size
+from medgcsam.imaging.dicom.codestream import frame_size, has_holes, is_subsampled, sample_bits
 from medgcsam.imaging.dicom.decoding import decode
 from medgcsam.imaging.dicom.header import DEFLATED, MAX_ITEMS, most_items, read_meta
 from medgcsam.imaging.faults import MAX_VOXELS, check_size, faults_of
 
-JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
+JPEG_BASELINE, JPEG_EXTENDED = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"
 JPEG_ENDED = {f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 57, 70, 80, 81, 90, 91)}
 ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
 """The tag of an item, little and big endian."""
@@ -184,6 +184,17 @@ def _check_frames(ds: Dataset, where: str) -> None:
         if found is not None and found != (int(ds.Rows), int(ds.Columns)):
             raise DataError(
                 f"{where} says {ds.Rows}x{ds.Columns} pixels and holds {found[0]}x{found[1]}; export it again."
+            )
+        if has_holes(frame):
+            raise DataError(
+                f"{where} is a damaged DICOM file (the parts of its JPEG 2000 stream do not fit together); "
+                "export it again."
+            )
+        bits, lossy = sample_bits(frame), syntax in (JPEG_BASELINE, JPEG_EXTENDED)
+        if is_subsampled(frame) or (bits is not None and (bits > ds.BitsAllocated or (lossy and bits != 8))):
+            raise DataError(
+                f"{where} is a damaged DICOM file (its compressed pixels state another kind of samples than its "
+                "header); export it again."
             )
 
 

@@ -19,13 +19,14 @@ def has_groups(ds: Dataset) -> bool:
     return bool(ds.get("PerFrameFunctionalGroupsSequence"))
 
 
-def group_item(ds: Dataset, frame: int, group: str) -> Dataset | None:
-    """A functional group of a frame (from 0): its own item, or the one all frames share, or None."""
+def group_item(ds: Dataset, frame: int, group: str, *, every: bool = False) -> Any:
+    """A functional group of a frame (from 0): its own item, or the one all frames share, or None; ``every``: all items,
+    of the few groups that have several."""
     shared = ds.get("SharedFunctionalGroupsSequence")
     for item in (ds.PerFrameFunctionalGroupsSequence[frame], shared[0] if shared else None):
         sequence = item.get(group) if item is not None else None
         if sequence:
-            return sequence[0]
+            return sequence if every else sequence[0]
     return None
 
 

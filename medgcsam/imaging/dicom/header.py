@@ -27,6 +27,7 @@ OPEN_SEQUENCE = b"SQ*"
 _explicit = Struct("<HH2sH").unpack_from
 _implicit = Struct("<HHL").unpack_from
 _long = Struct("<L").unpack_from
+_double = Struct("<d").iter_unpack
 
 Element = tuple[bytes, int, int]
 """(VR, b"" in the implicit encoding; first byte of the value; its length, UNDEFINED for encapsulated pixels)."""
@@ -53,6 +54,13 @@ class Header:
     def text(self, tag: int) -> str:
         """The value without the padding of blanks and zeros; for the VRs of plain ASCII."""
         return self.raw(tag).decode("ascii", "replace").strip(" \0")
+
+    def doubles(self, tag: int) -> str:
+        """The values of an FD element as a DS would say them, parted by backslashes."""
+        found, value = self.elements.get(tag), self.raw(tag)
+        if found is None or found[0] not in (b"", b"FD") or len(value) % 8:
+            return self.text(tag)
+        return "\\".join(repr(number) for (number,) in _double(value))
 
     def short(self, tag: int) -> int | None:
         """The value of an unsigned short, or None."""

@@ -19,7 +19,7 @@ from medgcsam.imaging.dicom.facts import as_plane, pixel_spacing
 from medgcsam.imaging.dicom.file import frame_count
 from medgcsam.imaging.dicom.functional_groups import group_value
 from medgcsam.imaging.dicom.presentation import number
-from medgcsam.imaging.geometry import SAME_POSITION, Plane, normal_of, stack_planes
+from medgcsam.imaging.geometry import Plane, levels_of, normal_of, stack_planes
 
 SPATIAL = (
     "StackID", "InStackPositionNumber", "ImagePositionPatient", "PlanePositionSequence", "ImageOrientationPatient",
@@ -124,7 +124,7 @@ def place_frames(
 
     stacking: ``thickness``, ``step`` and ``irregular`` of ``geometry.stack_planes``.
     """
-    levels = _levels(planes, where)
+    levels = levels_of(planes, where)
     deep = max(len(level) for level in levels)
     if deep == 1:
         _check_one_kind(keys, where)
@@ -143,22 +143,6 @@ def _check_one_kind(keys: Iterable[Keys], where: str) -> None:
             if names[0] != "EffectiveEchoTime" or max(found) - min(found) > SAME_ECHO * abs(max(found)):
                 said = ", ".join(str(value) for value in found[:4])
                 raise DataError(f"{where} mixes frames of {len(found)} values of {names[0]} ({said}); export it apart.")
-
-
-def _levels(planes: Sequence[Plane], where: str) -> list[list[int]]:
-    """Frames by position along the normal of the first; all have one orientation, and those of a level one position."""
-    directions = np.array([[*plane.along_row, *plane.along_column] for plane in planes])
-    if np.abs(directions - directions[0]).max() > 1e-3:
-        stack_planes(planes, where)  # refuses it in the words for series
-    positions = np.array([plane.position for plane in planes])
-    along = positions @ normal_of(planes[0])
-    order = np.argsort(along, kind="stable")
-    starts = np.flatnonzero(np.diff(along[order]) >= SAME_POSITION) + 1
-    levels = [sorted(level.tolist()) for level in np.split(order, starts)]
-    for level in levels:
-        if np.abs(positions[level] - positions[level[0]]).max() > 10 * SAME_POSITION:
-            raise DataError(f"{where} has frames side by side in one plane; export it as one series per stack.")
-    return levels
 
 
 def _channels(

@@ -18,6 +18,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from medgcsam.errors import DataError
+from medgcsam.imaging.dicom.channels import chosen_channel
 from medgcsam.imaging.dicom.cross_section import is_section, section_values
 from medgcsam.imaging.dicom.facts import class_name, facts_of, pixel_spacing, plane_of, reference_of
 from medgcsam.imaging.dicom.file import LABELS, MONOCHROME, NOT_IMAGES, frame_count, open_dataset, stored_pixels
@@ -32,7 +33,7 @@ from medgcsam.imaging.dicom.multiframe import (
     place_frames,
 )
 from medgcsam.imaging.dicom.presentation import number, palette_colours, to_display
-from medgcsam.imaging.faults import MAX_VOXELS, check_finite, check_size, faults_of
+from medgcsam.imaging.faults import MAX_VOXELS, check_finite, check_size, faults_of, said
 from medgcsam.imaging.geometry import Plane
 from medgcsam.imaging.image import Image
 from medgcsam.imaging.regrid import regridded
@@ -41,18 +42,23 @@ VOLUME_CLASSES = ("Enhanced CT", "Enhanced MR", "Enhanced PET", "Enhanced US Vol
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
 
 
-def read_dicom(data: bytes | str | Path, where: str, *, irregular: str = "refuse", pet: str = "suv") -> Image:
+def read_dicom(
+    data: bytes | str | Path, where: str, *, irregular: str = "refuse", pet: str = "suv", volume: int | None = None
+) -> Image:
     """Read one DICOM object, with or without preamble.
 
     irregular: ``refuse`` or ``resample`` frames that form no regular volume; see ``geometry.stack_planes``.
     pet: ``suv`` (body weight, where the header allows it) or ``stored``; see ``pet.pet_scale``.
+    volume: the one channel (0-based) of an object that holds several volumes, or None for all.
     Raises DataError.
     """
     with faults_of(where, "DICOM"):  # all of it, because elements are parsed on access and may be damaged anywhere
-        return image_of(open_dataset(data, where), where, irregular=irregular, pet=pet)
+        return image_of(open_dataset(data, where), where, irregular=irregular, pet=pet, volume=volume)
 
 
-def image_of(ds: Dataset, where: str, *, irregular: str = "refuse", pet: str = "suv") -> Image:
+def image_of(
+    ds: Dataset, where: str, *, irregular: str = "refuse", pet: str = "suv", volume: int | None = None
+) -> Image:
     """The same from a data set that is open already; call it inside ``faults.faults_of``."""
     refuse_objects(ds, where)
     stored = stored_pixels(ds, where)
@@ -62,7 +68,9 @@ def image_of(ds: Dataset, where: str, *, irregular: str = "refuse", pet: str = "
     located = _located(stored, ds, where, colour=colour)
     if located:
         pixels, planes, keys = located
-        return _volume(pixels, planes, keys, ds, where, irregular=irregular, pet=pet)
+        return _volume(pixels, planes, keys, ds, where, irregular=irregular, pet=pet, volume=volume)
+    if volume is not None:
+        raise DataError(f"{where} has no volumes to choose from; leave the choice out.")
     if is_section(ds) and not colour:
         return _unplaced_slice(stored, ds, where, pet=pet)
     return _colours(stored, ds, where) if colour else _pictures(stored, ds, where)
@@ -84,7 +92,7 @@ def refuse_objects(ds: Dataset, where: str) -> None:
         )
     photometric = str(ds.get("PhotometricInterpretation") or "").strip()
     if photometric and photometric not in (*MONOCHROME, *COLOURS):
-        raise DataError(f"{where} is in colours of the kind {photometric[:16]}, which are not read; save it as RGB.")
+        raise DataError(f"{where} is in colours of the kind {said(photometric)}, which are not read; save it as RGB.")
     kinds = ds.get("ImageType") or ()
     if is_section(ds) and "LOCALIZER" in ([kinds] if isinstance(kinds, str) else list(kinds)):
         raise DataError(f"{where} is a localiser image and no cross-section to learn from ({name}); leave it out.")
@@ -122,11 +130,20 @@ def _located(
 
 
 def _volume(
-    pixels: np.ndarray, planes: Sequence[Plane], keys: list[Keys], ds: Dataset, where: str, *, irregular: str, pet: str
+    pixels: np.ndarray,
+    planes: Sequence[Plane],
+    keys: list[Keys],
+    ds: Dataset,
+    where: str,
+    *,
+    irregular: str,
+    pet: str,
+    volume: int | None,
 ) -> Image:
     """Frames in the patient to (channels, column, row, slice)."""
     thickness, step = _stated_steps(ds)
     table, stack, geometry = place_frames(planes, keys, where, thickness=thickness, step=step, irregular=irregular)
+    table, geometry = chosen_channel(table, geometry, where, volume=volume)
     check_size((*table.shape, *pixels.shape[1:]), where, limit=MAX_VOXELS)
     values, unit, facts = section_values(pixels, ds, where, pet=pet)
     array = np.ascontiguousarray(values[table].transpose(0, 3, 2, 1))

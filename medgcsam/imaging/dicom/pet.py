@@ -16,6 +16,7 @@ from pydicom.dataset import Dataset
 
 from medgcsam.errors import ConfigError, DataError
 from medgcsam.imaging.dicom.presentation import number
+from medgcsam.imaging.faults import said
 
 PHILIPS = (0x7053, "Philips PET Private Group")
 GE = (0x0009, "GEMS_PETD_01")
@@ -39,7 +40,7 @@ AGREE_S, AGREE_HALF_LIVES = 60, 0.1
 """How far apart slices may have the start of the scan, and SeriesTime from them: 0.1 half-lives are 7 % of the SUV."""
 
 
-class _Unknown(Exception):
+class UnknownSUV(Exception):
     """Why the SUV cannot be worked out."""
 
 
@@ -68,7 +69,7 @@ def pet_scale(datasets: Sequence[Dataset], where: str, *, pet: str = "suv") -> t
         return unit, 1.0, facts | {"suv": "not computed: not asked for"}
     try:
         factor, how = _factor(datasets, units)
-    except _Unknown as reason:
+    except UnknownSUV as reason:
         return unit, 1.0, facts | {"suv": f"not computed: {reason}"}
     return "SUV", factor, facts | how | {"suv_factor": factor}
 
@@ -81,11 +82,11 @@ def _factor(datasets: Sequence[Dataset], units: str) -> tuple[float, dict[str, A
             return vendor, {"suv": "vendor factor"}
         activity = _private_number(datasets[0], PHILIPS, 0x09)
         if not activity:
-            raise _Unknown("counts without the vendor's factors")
+            raise UnknownSUV("counts without the vendor's factors")
         factor, how = _body_weight(datasets)
         return activity * factor, how
     if units != "BQML":
-        raise _Unknown(f"units are {units or 'not given'}")
+        raise UnknownSUV(f"units are {units or 'not given'}")
     return _body_weight(datasets)
 
 
@@ -96,13 +97,13 @@ def _body_weight(datasets: Sequence[Dataset]) -> tuple[float, dict[str, Any]]:
     dose, half_life = _dose(ds)
     weight = number(ds, "PatientWeight")
     if weight is None or not 0 < weight < MAX_WEIGHT_KG:
-        raise _Unknown("no plausible PatientWeight")
+        raise UnknownSUV("no plausible PatientWeight")
     corrected = {str(value).strip() for value in _values(ds, "CorrectedImage")}
     if "ATTN" not in corrected:
-        raise _Unknown("not corrected for attenuation")
+        raise UnknownSUV("not corrected for attenuation")
     correction = _code(ds, "DecayCorrection")
     if "DECY" not in corrected or correction not in ("START", "ADMIN"):
-        raise _Unknown("not corrected for decay")
+        raise UnknownSUV("not corrected for decay")
     facts: dict[str, Any] = {"suv": "computed", "decay_correction": correction}
     if correction == "START":  # pixels as of the start of the scan, dose as of the injection
         scan, facts["scan_time_source"] = _scan_time(datasets, half_life)
@@ -116,25 +117,25 @@ def _check_tracers(datasets: Sequence[Dataset]) -> None:
     """One dose, half-life and time of injection in all slices."""
     tracers = [list(ds.get(TRACERS) or ()) for ds in datasets]
     if any(len(items) != len(tracers[0]) for items in tracers[1:]):
-        raise _Unknown(f"the slices differ in {TRACERS}")
+        raise UnknownSUV(f"the slices differ in {TRACERS}")
     for keyword in TRACER:
         said = [[str(item.get(keyword) or "").strip() for item in items] for items in tracers]
         if any(other != said[0] for other in said[1:]):
-            raise _Unknown(f"the slices differ in {keyword}")
+            raise UnknownSUV(f"the slices differ in {keyword}")
 
 
 def _dose(ds: Dataset) -> tuple[float, float]:
     """(injected dose in Bq, half-life in s)."""
     if not ds.get(TRACERS):
-        raise _Unknown(f"no {TRACERS}")
+        raise UnknownSUV(f"no {TRACERS}")
     if len(ds[TRACERS].value) > 1:
-        raise _Unknown("several radiopharmaceuticals")
+        raise UnknownSUV("several radiopharmaceuticals")
     tracer = ds[TRACERS][0]
     dose, half_life = number(tracer, "RadionuclideTotalDose"), number(tracer, "RadionuclideHalfLife")
     if dose is None or dose < MIN_DOSE_BQ:
-        raise _Unknown("no plausible RadionuclideTotalDose in Bq")
+        raise UnknownSUV("no plausible RadionuclideTotalDose in Bq")
     if half_life is None or half_life <= 0:
-        raise _Unknown("no RadionuclideHalfLife")
+        raise UnknownSUV("no RadionuclideHalfLife")
     return dose, half_life
 
 
@@ -150,19 +151,19 @@ def _scan_time(datasets: Sequence[Dataset], half_life: float) -> tuple[datetime,
     found = [_worked_back(ds, at, half_life) for ds, at in zip(datasets, acquired, strict=True)]
     start = min(found) if all(found) else None
     if start and (max(found) - start).total_seconds() > AGREE_S:
-        raise _Unknown("the slices disagree about the start of the scan")
+        raise UnknownSUV("the slices disagree about the start of the scan")
     if series and all(acquired) and series <= min(acquired):
         apart = abs((start - series).total_seconds()) if start else 0
         if apart > AGREE_HALF_LIVES * half_life:
-            raise _Unknown(f"SeriesTime and FrameReferenceTime lie {apart / 60:.0f} minutes apart")
+            raise UnknownSUV(f"SeriesTime and FrameReferenceTime lie {apart / 60:.0f} minutes apart")
         return series, "SeriesTime"
     private, known = _local(_private_text(datasets[0], GE, 0x0D), datasets[0])
     if private and known:
         return private, "GE scan time"
     if not all(acquired):
-        raise _Unknown("no date and time of acquisition")
+        raise UnknownSUV("no date and time of acquisition")
     if start is None:
-        raise _Unknown("SeriesTime is later than the acquisition, and FrameReferenceTime is missing")
+        raise UnknownSUV("SeriesTime is later than the acquisition, and FrameReferenceTime is missing")
     return start, "AcquisitionTime and FrameReferenceTime"
 
 
@@ -185,23 +186,23 @@ def _uptake(ds: Dataset, scan: datetime, half_life: float) -> float:
     tracer, limit = ds[TRACERS][0], MAX_HALF_LIVES * half_life
     injected, known = _local(str(tracer.get("RadiopharmaceuticalStartDateTime") or ""), ds)
     time = str(tracer.get("RadiopharmaceuticalStartTime") or "").strip()
-    clock = _parsed("20000101" + time) if time else None
+    clock = parsed_time("20000101" + time) if time else None
     if injected and clock:
         if _clocks_apart(injected, clock) > AGREE_S:
-            raise _Unknown("RadiopharmaceuticalStartDateTime and RadiopharmaceuticalStartTime disagree")
+            raise UnknownSUV("RadiopharmaceuticalStartDateTime and RadiopharmaceuticalStartTime disagree")
     elif injected and not known:
-        raise _Unknown("RadiopharmaceuticalStartDateTime has an offset from UTC and that of the scan is unknown")
+        raise UnknownSUV("RadiopharmaceuticalStartDateTime has an offset from UTC and that of the scan is unknown")
     if injected and 0 <= (scan - injected).total_seconds() <= limit:
         return (scan - injected).total_seconds()
     clock = clock or injected
     if clock is None:
-        raise _Unknown("no time of injection")
+        raise UnknownSUV("no time of injection")
     if half_life > LONG_HALF_LIFE_S:
-        raise _Unknown("no usable date of injection for a tracer of long half-life")
+        raise UnknownSUV("no usable date of injection for a tracer of long half-life")
     uptake = (scan - datetime.combine(scan.date(), clock.time())).total_seconds()
     uptake += 86400 if uptake < 0 else 0  # injected before midnight
     if uptake > limit:
-        raise _Unknown("the injection is not before the scan")
+        raise UnknownSUV("the injection is not before the scan")
     return uptake
 
 
@@ -218,29 +219,29 @@ def _local(text: str, ds: Dataset) -> tuple[datetime | None, bool]:
     only a time of day without an offset can confirm it.
     """
     found = re.fullmatch(r"([\d.]+)([+-]\d{4})?", text.strip())
-    at = _parsed(found[1]) if found else None
+    at = parsed_time(found[1]) if found else None
     if at is None or not found[2]:
         return at, True
     zone = re.fullmatch(r"[+-]\d{4}", _code(ds, "TimezoneOffsetFromUTC"))
     if zone is None:
         return at, False
     try:
-        return at + _offset(zone[0]) - _offset(found[2]), True
+        return at + offset_from_utc(zone[0]) - offset_from_utc(found[2]), True
     except OverflowError:  # in the year 1 or 9999
         return None, True
 
 
-def _offset(text: str) -> timedelta:
+def offset_from_utc(text: str) -> timedelta:
     """+HHMM or -HHMM."""
     size = timedelta(hours=int(text[1:3]), minutes=int(text[3:]))
     return -size if text[0] == "-" else size
 
 
 def _moment(ds: Dataset, date: str, time: str) -> datetime | None:
-    return _parsed(f"{ds.get(date) or ''}{ds.get(time) or ''}") if ds.get(date) and ds.get(time) else None
+    return parsed_time(f"{ds.get(date) or ''}{ds.get(time) or ''}") if ds.get(date) and ds.get(time) else None
 
 
-def _parsed(text: str) -> datetime | None:
+def parsed_time(text: str) -> datetime | None:
     """YYYYMMDDHHMM[SS[.F]]."""
     whole, _, fraction = text.strip().partition(".")
     try:
@@ -251,7 +252,7 @@ def _parsed(text: str) -> datetime | None:
 
 
 def _code(ds: Dataset, keyword: str) -> str:
-    return str(ds.get(keyword) or "").strip().upper()
+    return said(str(ds.get(keyword) or "")).upper()
 
 
 def _values(ds: Dataset, keyword: str) -> Sequence[Any]:

@@ -20,6 +20,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut
 
 from medgcsam.errors import DataError
+from medgcsam.imaging.faults import said
 
 
 def to_display(stored: np.ndarray, ds: Dataset, where: str) -> tuple[np.ndarray, dict[str, Any]]:
@@ -88,7 +89,7 @@ def _voi(
     center, width = number(ds, "WindowCenter"), number(ds, "WindowWidth")
     function = str(ds.get("VOILUTFunction") or "LINEAR").strip().upper()
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
-        raise DataError(f"{where} has the unknown VOI LUT function {function}; export it again.")
+        raise DataError(f"{where} has the unknown VOI LUT function {said(function)}; export it again.")
     if center is not None and width is not None and (width >= 1 or (width > 0 and function != "LINEAR")):
         choices = ds["WindowCenter"].VM
         applied = {"voi": function, "window": (center, width), "voi_choices": choices}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pydicom.config import IGNORE
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from medgcsam.errors import DataError
+from medgcsam.imaging.dicom.channels import DIFFUSION, KEYWORDS
 from medgcsam.imaging.dicom.file import LABELS, NOT_IMAGES, open_dataset, sop_class
 from medgcsam.imaging.dicom.header import PIXEL_DATA, Header, read_header
 from medgcsam.imaging.faults import faults_of, said
@@ -37,7 +40,7 @@ SAMPLES, PHOTOMETRIC, FRAMES, ROWS, COLUMNS = 0x00280002, 0x00280004, 0x00280008
 ALLOCATED, STORED, HIGH_BIT, SIGN, PADDING, PADDING_LIMIT = (
     0x00280100, 0x00280101, 0x00280102, 0x00280103, 0x00280120, 0x00280121,
 )  # fmt: skip
-PATIENT, ECHO_TIME = 0x00100020, 0x00180081
+PATIENT, ECHO_TIME, DIFFUSION_B = 0x00100020, 0x00180081, 0x00189087
 INTERCEPT, SLOPE, RESCALE_TYPE, MODALITY_LUT = 0x00281052, 0x00281053, 0x00281054, 0x00283000
 RECORDED = {
     IMAGE_TYPE: "ImageType", 0x00180060: "KVP", 0x00200012: "AcquisitionNumber", 0x00181210: "ConvolutionKernel",
@@ -46,11 +49,14 @@ RECORDED = {
     0x00200100: "TemporalPositionIdentifier", THICKNESS: "SliceThickness", BETWEEN: "SpacingBetweenSlices",
 }  # fmt: skip
 """Elements that may differ between slices of one volume, and whose difference is recorded."""
+TELLING = {keyword: tag_for_keyword(keyword) for keyword in KEYWORDS}
+"""What may tell images at one position apart; and of these, what is stored as doubles (FD)."""
+DOUBLES = [TELLING[keyword] for keyword in DIFFUSION]
 WORDS = (ROWS, COLUMNS, SAMPLES, ALLOCATED, STORED, HIGH_BIT, SIGN, PADDING, PADDING_LIMIT)
 TEXTS = (
     SOP_CLASS, SOP_INSTANCE, IMAGE_TYPE, MODALITY, DESCRIPTION, STUDY, SERIES, FRAME_OF_REFERENCE, POSITION,
     ORIENTATION, PIXEL_SPACING, THICKNESS, BETWEEN, PHOTOMETRIC, FRAMES, INTERCEPT, SLOPE, RESCALE_TYPE, PATIENT,
-    ECHO_TIME, *RECORDED,
+    ECHO_TIME, *RECORDED, *TELLING.values(),
 )  # fmt: skip
 
 
@@ -156,6 +162,9 @@ def as_header(ds: Dataset) -> Header:
         if tag in WORDS:
             words = [value] if isinstance(value, int) else list(value)
             part = b"".join((int(word) & 0xFFFF).to_bytes(2, "little") for word in words)
+        elif tag in DOUBLES:
+            doubles = [float(v) for v in (value if hasattr(value, "__len__") else [value])]
+            part = struct.pack(f"<{len(doubles)}d", *doubles)
         elif tag in TEXTS:
             many = hasattr(value, "__len__") and not isinstance(value, str)
             part = ("\\".join(str(v) for v in value) if many else str(value)).encode("utf-8", "replace")
@@ -165,6 +174,12 @@ def as_header(ds: Dataset) -> Header:
         parts.append(part)
         at += len(part)
     return Header(b"".join(parts), str(ds.file_meta.TransferSyntaxUID), elements, True)
+
+
+def telling(one: Slice, keyword: str) -> str:
+    """What ``channels.py`` asks a slice for."""
+    tag = TELLING[keyword]
+    return one.header.doubles(tag) if tag in DOUBLES else one.header.text(tag)
 
 
 def class_of(header: Header) -> str:

@@ -29,6 +29,7 @@ from medgcsam.imaging.dicom.alike import (
     without_copies,
     without_localisers,
 )
+from medgcsam.imaging.dicom.channels import channels_of
 from medgcsam.imaging.dicom.cross_section import CT, PET, check_gray, is_hounsfield
 from medgcsam.imaging.dicom.facts import facts_of
 from medgcsam.imaging.dicom.file import open_dataset, stored_pixels
@@ -37,7 +38,7 @@ from medgcsam.imaging.dicom.pet import SAME, TRACERS, pet_scale
 from medgcsam.imaging.dicom.presentation import palette_colours, to_modality
 from medgcsam.imaging.dicom.series import Series, Slice
 from medgcsam.imaging.faults import MAX_VOXELS, check_finite, check_size, faults_of
-from medgcsam.imaging.geometry import Plane, Stack, stack_planes
+from medgcsam.imaging.geometry import Plane, Stack, levels_of, stack_planes
 from medgcsam.imaging.image import Image, Reference
 from medgcsam.imaging.regrid import regridded
 
@@ -50,8 +51,13 @@ PET_TAGS = tuple(
 """What the unit of PET depends on and may differ between slices."""
 
 
-def volume_of(series: Series, where: str, *, irregular: str = "refuse", pet: str = "suv") -> Image:
+def volume_of(
+    series: Series, where: str, *, irregular: str = "refuse", pet: str = "suv", volume: int | None = None
+) -> Image:
     """The volume of a series of two or more single-frame files: (1, i, j, k), or (3, i, j, k) in colour.
+
+    Where several files lie at each position, (channels, i, j, k) by ``channels.channels_of``, or of these the one
+    ``volume`` (0-based); ``reference`` is that of the first channel.
 
     Unit ``HU`` for CT, ``SUV`` or ``Bq/ml`` for PET (see ``pet.py``), ``display`` for colours, else ``raw``
     (rescaled). With ``irregular="resample"`` localisers and second copies of a slice are left out, and what
@@ -62,40 +68,48 @@ def volume_of(series: Series, where: str, *, irregular: str = "refuse", pet: str
     slices = without_copies(slices, where, irregular, facts)
     check_alike(slices, where)
     with faults_of(where, "DICOM"):
-        stack = _stacked(slices, where, irregular)
-        check_one_kind(slices, where)
-        slices = [slices[n] for n in stack.order]
+        table, told, stack = _stacked(slices, where, irregular, volume)
+        channels = [[slices[n] for n in row[stack.order]] for row in table]
+        for channel in channels:
+            check_one_kind(channel, where)
+        slices = [one for channel in channels for one in channel]
         first = slices[0].dataset or open_dataset(slices[0].data(), slices[0].item.name)
-        array, unit, how = _filled(slices, first, where, pet)
-        facts = facts_of(first) | {"spacing_source": "PixelSpacing"} | dict(stack.facts) | facts | how | {"voi": "none"}
+        array, unit, how = _filled(slices, first, where, pet, channels=len(channels))
+        facts = facts_of(first) | {"spacing_source": "PixelSpacing"} | dict(stack.facts) | told | facts | how
+        facts["voi"] = "none"
     if stack.resampling is not None:
         array, outside = regridded(array, stack.resampling)
         facts["voxels_outside"] = outside
     check_finite(array, where)
     if series.others:
         facts["other_files"] = series.others
-    if differs := differing(slices):
+    if differs := differing(slices, told=facts.get("channels_by", "")):
         facts["differing"] = differs
-    reference = _reference(slices, first)
+    reference = _reference(channels[0], first)
     return Image(array=array, unit=unit, affine=stack.affine, spacing=stack.spacing, source=facts, reference=reference)
 
 
-def _stacked(slices: Sequence[Slice], where: str, irregular: str) -> Stack:
-    """The grid of the slices. Raises DataError where it cannot be told."""
+def _stacked(
+    slices: Sequence[Slice], where: str, irregular: str, volume: int | None
+) -> tuple[np.ndarray, dict[str, Any], Stack]:
+    """(slice of each channel and position, what tells channels apart, the grid of one). Raises DataError."""
     if any(first_number(one.header.text(s.FRAMES), 1.0) > 1 for one in slices):
         raise DataError(f"{where} is a series of {len(slices)} multi-frame objects; name one of the files.")
     if any("MOSAIC" in one.header.text(s.IMAGE_TYPE).upper() for one in slices):
-        raise DataError(f"{where} is a series of {len(slices)} mosaics, each of them a volume; name one of the files.")
+        raise DataError(f"{where} mixes mosaics and slices; split it into one series for each.")
     planes = [_plane(one) for one in slices]
     missing = [one.item.name for one, plane in zip(slices, planes, strict=True) if plane is None]
     if len(missing) == len(slices):
         raise DataError(f"{where} holds {len(slices)} images without a position in space; name one of the files.")
     if missing:
         raise DataError(f"{missing[0]} has no position in space, as others of its series have; leave it out.")
-    header = slices[0].header
-    check_size((len(slices), *planes[0].shape), where, limit=MAX_VOXELS)
+    levels = levels_of(planes, where)
+    table, told = channels_of(levels, lambda n, keyword: s.telling(slices[n], keyword), where, volume=volume)
+    check_size((table.size, *planes[0].shape), where, limit=MAX_VOXELS)
+    header = slices[table[0, 0]].header
     thickness, step = (first_number(header.text(tag), None) for tag in (s.THICKNESS, s.BETWEEN))
-    return stack_planes(planes, where, thickness=thickness, step=step, irregular=irregular)
+    stack = stack_planes([planes[n] for n in table[0]], where, thickness=thickness, step=step, irregular=irregular)
+    return table, told, stack
 
 
 def _plane(one: Slice) -> Plane | None:
@@ -116,11 +130,15 @@ def _numbers(text: str) -> tuple[float, ...]:
     return tuple(first_number(part, float("nan")) for part in text.split("\\"))
 
 
-def _filled(slices: Sequence[Slice], first: Dataset, where: str, pet: str) -> tuple[np.ndarray, str, dict[str, Any]]:
+def _filled(
+    slices: Sequence[Slice], first: Dataset, where: str, pet: str, *, channels: int
+) -> tuple[np.ndarray, str, dict[str, Any]]:
     """(channels, column, row, slice) of sorted slices, a view of slices stored one after the other; unit; facts."""
     header = slices[0].header
     rows, columns = header.short(s.ROWS), header.short(s.COLUMNS)
     if header.text(s.PHOTOMETRIC) not in MONOCHROME:
+        if channels > 1:
+            raise DataError(f"{where} holds {channels} volumes in colours; name one by #volume=0, or split it.")
         colours = np.empty((3, len(slices), rows, columns), np.float32)
         for k, one in enumerate(slices):
             colours[:, k] = _colours(one)
@@ -139,7 +157,7 @@ def _filled(slices: Sequence[Slice], first: Dataset, where: str, pet: str) -> tu
             padded.append((k, mask))
     if padded:
         facts["padding_voxels"] = _pad(buffer, padded)
-    return buffer.transpose(2, 1, 0)[None], unit, facts
+    return buffer.reshape(channels, -1, rows, columns).transpose(0, 3, 2, 1), unit, facts
 
 
 def _unit(slices: Sequence[Slice], first: Dataset, where: str, pet: str) -> tuple[str, float, dict[str, Any]]:

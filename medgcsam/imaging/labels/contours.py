@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,8 +22,11 @@ MAX_POINTS, MAX_ON_PLANE = 10_000_000, 5_000
 """Points of a structure, and contours on one plane; far above what is drawn or made by a network."""
 MAX_CROSSINGS, MAX_CROSSINGS_ON_PLANE = 2**25, 2**22
 """Crossings of the edges of a structure with rows of pixels."""
-MAX_COMPARED, PER_PAIR = 4_000_000_000, 20_000
-"""Work of comparing contours of one structure, in pixels looked at; each pair costs so many beside its own."""
+MAX_COMPARED, KEPT_PIXELS = 2_000_000_000, 2**27
+"""Work of comparing contours of one structure, in units of about 10 ns; and how many pixels of masks of one plane are
+kept in memory meanwhile."""
+PER_LOOK, PER_PAIR, PER_FILL, PER_POINT = 2_000, 3_000, 10_000, 20
+"""What it costs to look for contours over one, to compare two, and to fill one, and for each of its points."""
 
 
 def fill_polygons(polygons: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
@@ -133,33 +137,101 @@ def _without_copies(polygons: list[np.ndarray]) -> list[np.ndarray]:
     """Drop polygons with the same corners as one before: drawn twice, they would cut each other out."""
     kept: dict[bytes, np.ndarray] = {}
     for polygon in polygons:
-        kept.setdefault(np.unique(np.round(polygon, 2) + 0.0, axis=0).tobytes(), polygon)
+        column, row = np.rint(100 * polygon).astype(np.int64).T
+        kept.setdefault(np.unique((column << 32) + row).tobytes(), polygon)
     return list(kept.values())
+
+
+@dataclass(frozen=True, eq=False)
+class _Plane:
+    """Polygons of one plane, the boxes of pixels that hold them (polygons, 2), and which masks are kept in memory."""
+
+    polygons: Sequence[np.ndarray]
+    low: np.ndarray
+    high: np.ndarray
+    kept: np.ndarray
+
+    def over(self, a: int) -> np.ndarray:
+        """Polygons before ``a`` whose boxes overlap that of ``a``."""
+        (left, top), (right, bottom) = self.low.T, self.high.T
+        across = (left[:a] < right[a]) & (right[:a] > left[a])
+        return np.flatnonzero(across & (top[:a] < bottom[a]) & (bottom[:a] > top[a]))
+
+
+def _plane_of(polygons: Sequence[np.ndarray]) -> _Plane:
+    low = np.array([np.floor(polygon.min(0)) for polygon in polygons]).astype(np.int64)
+    high = np.array([np.ceil(polygon.max(0)) + 1 for polygon in polygons]).astype(np.int64)
+    sizes = (high - low).prod(1)
+    order = np.argsort(sizes, kind="stable")  # the smallest, as these are the most
+    kept = np.zeros(len(polygons), bool)
+    kept[order] = np.cumsum(sizes[order]) <= KEPT_PIXELS
+    return _Plane(polygons, np.asfortranarray(low), np.asfortranarray(high), kept)
+
+
+def _looking(count: int) -> float:
+    """What it costs to find out which of so many contours lie over each other."""
+    return PER_LOOK * count + count**2 / 4
+
+
+def _work(plane: _Plane) -> float:
+    """What comparing the contours of a plane costs, in units of ``MAX_COMPARED``; nothing is compared."""
+    points = np.array([len(polygon) for polygon in plane.polygons], dtype=float)
+    alone = 2 * (plane.high - plane.low).prod(1) + PER_POINT * points + PER_FILL
+    work, filled = 0.0, np.zeros(len(points), bool)
+    for a in range(1, len(points)):
+        others = plane.over(a)
+        if not len(others):
+            continue
+        shared = (np.minimum(plane.high[a], plane.high[others]) - np.maximum(plane.low[a], plane.low[others])).prod(1)
+        filled[others] = filled[a] = True
+        work += float((PER_PAIR + shared / 4).sum())
+        for which in (others[~plane.kept[others]], [a] * len(others) if not plane.kept[a] else []):
+            work += float((PER_FILL + PER_POINT * points[which]).sum())
+        unkept = (~plane.kept[others]).astype(int) + int(not plane.kept[a])
+        work += float((shared * unkept).sum())
+        if work > MAX_COMPARED:
+            break
+    return work + float(alone[filled].sum())
 
 
 def _refuse_crossing(planes: Sequence[list[np.ndarray]], name: str) -> None:
     """Of two contours one must lie within the other or beside it, but for pixels at the edges.
 
-    Two nearly equal ones would cut each other out; a wall between them would be thinner than half a pixel.
+    Two nearly equal ones would cut each other out; a wall between them would be thinner than half a pixel. What would
+    take too long is refused before any are compared.
     """
-    work = 0.0
+    work, boxes = sum(_looking(len(polygons)) for polygons in planes), []
     for polygons in planes:
-        low = np.array([np.floor(polygon.min(0)) for polygon in polygons])
-        high = np.array([np.ceil(polygon.max(0)) + 1 for polygon in polygons])
-        pixels = [count_pixels([polygon]) for polygon in polygons] if len(polygons) > 1 else []
-        for a in range(1, len(polygons)):
-            for b in np.flatnonzero((low[a] < high[:a]).all(1) & (low[:a] < high[a]).all(1)):
-                start = np.maximum(low[a], low[b])
-                size = np.minimum(high[a], high[b]) - start
-                work += PER_PAIR + float(np.prod(size)) + 10 * (len(polygons[a]) + len(polygons[b]))
-                if work > MAX_COMPARED:
-                    raise DataError(
-                        f"{name} has too many contours over each other; simplify it in the planning system."
-                    )
-                pair = polygons[a], polygons[b]
-                shape = (int(size[0]), int(size[1]))
-                masks = [fill_polygons([polygon - start], shape) for polygon in pair]
-                _refuse_pair(pair, (pixels[a], pixels[b]), int((masks[0] & masks[1]).sum()), name)
+        if work <= MAX_COMPARED:
+            boxes.append(_plane_of(polygons))
+            work += _work(boxes[-1])
+    if work > MAX_COMPARED:
+        raise DataError(f"{name} has too many contours over each other; simplify it in the planning system.")
+    for plane in boxes:
+        _compare(plane, name)
+
+
+def _compare(plane: _Plane, name: str) -> None:
+    masks: dict[int, np.ndarray] = {}
+    counts: dict[int, int] = {}
+
+    def part(n: int, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+        """The mask of a polygon between two corners; its pixels are counted when it is first asked for."""
+        if plane.kept[n] and n not in masks:
+            size = plane.high[n] - plane.low[n]
+            masks[n] = fill_polygons([plane.polygons[n] - plane.low[n]], (int(size[0]), int(size[1])))
+        if n not in counts:
+            counts[n] = int(masks[n].sum()) if n in masks else count_pixels([plane.polygons[n]])
+        if n not in masks:
+            return fill_polygons([plane.polygons[n] - start], (int(end[0] - start[0]), int(end[1] - start[1])))
+        (left, top), (right, bottom) = start - plane.low[n], end - plane.low[n]
+        return masks[n][left:right, top:bottom]
+
+    for a in range(1, len(plane.polygons)):
+        for b in plane.over(a):
+            start, end = np.maximum(plane.low[a], plane.low[b]), np.minimum(plane.high[a], plane.high[b])
+            both = int(np.count_nonzero(part(a, start, end) & part(int(b), start, end)))
+            _refuse_pair((plane.polygons[a], plane.polygons[b]), (counts[a], counts[int(b)]), both, name)
 
 
 def _refuse_pair(pair: tuple[np.ndarray, np.ndarray], pixels: tuple[int, int], both: int, name: str) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from medgcsam.errors import DataError
-from medgcsam.imaging.faults import MAX_VOXELS, check_size, faults_of
+from medgcsam.imaging.faults import MAX_VOXELS, check_size, faults_of, said
 from medgcsam.imaging.geometry import Plane, normal_of, plane_affine
 from medgcsam.imaging.image import Image
 from medgcsam.imaging.labels.matching import check_frame, check_patient, series_fact
@@ -62,7 +62,7 @@ def of_seg(ds: Dataset, where: str, *, like: Image) -> Structures:
         facts: dict[str, Any] = {"kind": "seg", "segmentation": kind} | series_fact(like, series)
         facts |= check_patient(like, str(ds.get("PatientID") or ""), where)
         if kind == "FRACTIONAL":
-            facts["fractional"] = str(ds.get("SegmentationFractionalType") or "").strip()
+            facts["fractional"] = said(str(ds.get("SegmentationFractionalType") or ""))
         frame_uid = str(ds.get("FrameOfReferenceUID") or "")
         stated = _stated(ds)
         mask_of = decoder(ds, kind, set(numbers), where)
@@ -93,7 +93,8 @@ def of_seg(ds: Dataset, where: str, *, like: Image) -> Structures:
 
 def _refuse(ds: Dataset, kind: str, where: str) -> None:
     if kind not in TYPES:
-        raise DataError(f"{where} is a segmentation of the type {kind or 'not given'}, which is not read; convert it.")
+        found = said(kind) or "not given"
+        raise DataError(f"{where} is a segmentation of the type {found}, which is not read; convert it.")
     if "TotalPixelMatrixRows" in ds or str(ds.get("DimensionOrganizationType") or "").startswith("TILED"):
         raise DataError(f"{where} is a segmentation of a whole slide in tiles, which is not read; leave it out.")
     if "PixelData" not in ds:

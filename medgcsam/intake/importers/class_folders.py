@@ -61,8 +61,24 @@ def collect_class_folders(description: Description, root: Path | None, progress:
                 {"image": name, "patient_id": patient, "label": label, "mask": mask, "partition": partition}
             )
     imported.leave_out_unmatched(description.select.patient_pattern)
+    imported.notes += _doubts(imported.rows, masks=bool(suffix or description.select.labels))
     imported.scanned = f"{len(images):,} image files in {folder.name}"
     return imported
+
+
+def _doubts(rows: list[dict[str, str]], *, masks: bool) -> list[str]:
+    """What speaks against the rows being what the user meant, in sentences."""
+    doubts = []
+    classes = {row["label"] for row in rows}
+    if len(classes) == 1:
+        doubts.append(f"note: all images lie in one folder, {classes.pop()}, so there is one class only")
+    alike = 0 if masks else sum(map(len, _masks_beside([row["image"] for row in rows], "_mask").values()))
+    if alike:
+        doubts.append(
+            f"note: {alike:,} of the images are named like another one with _mask after it; if they are its masks, "
+            "import again with --mask-suffix _mask"
+        )
+    return doubts
 
 
 def _images(folder: Path, imported: Imported) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from medgcsam.errors import DataError
 from medgcsam.imaging.sources import MAX_FILES, MEDIA_DIRECTORY
 from medgcsam.intake.description import Description, Selection, data_folder
-from medgcsam.intake.importers.dicom_faults import RESAMPLED, fault_of_stack, undecodable
+from medgcsam.intake.importers.dicom_faults import RESAMPLED, fault_of_mosaics, fault_of_stack, undecodable
 from medgcsam.intake.importers.dicom_labels import LabelObjects, join_table
 from medgcsam.intake.importers.dicom_scan import Header, scan, worker_count
 from medgcsam.intake.importers.files import walk_files
@@ -27,11 +27,11 @@ MANY_STUDIES, MANY_SERIES = 5, 20
 def collect_dicom(description: Description, root: Path | None, progress: Progress = None) -> Imported:
     """Rows of the images below a folder (or in one zip archive), and everything else left out with its reason.
 
-    CT, MR and PET slices of one SeriesInstanceUID are one image, ``FOLDER#series=UID``; every other image, and every
-    multi-frame object and Siemens mosaic, is a row of its own. Series that the reader would refuse by their geometry
-    are left out by its reason. ``patient_id`` is PatientID: objects without one are left out. ``select`` chooses by
-    ``modality``, ``description`` (expression searched in SeriesDescription) and, with ``labels`` ("seg", "rtstruct",
-    a folder or a table of labels), brings labels, see ``dicom_labels``.
+    CT, MR and PET slices of one SeriesInstanceUID are one image, ``FOLDER#series=UID``, and so are several Siemens
+    mosaics of one; every other image, and every multi-frame object, is a row of its own. Series that the reader would
+    refuse by their headers are left out by its reason. ``patient_id`` is PatientID: objects without one are left out.
+    ``select`` chooses by ``modality``, ``description`` (expression searched in SeriesDescription) and, with ``labels``
+    ("seg", "rtstruct", a folder or a table of labels), brings labels, see ``dicom_labels``.
 
     Raises:
         DataError: the folder is absent, or holds no DICOM.
@@ -51,8 +51,11 @@ def collect_dicom(description: Description, root: Path | None, progress: Progres
     for header in objects:
         if _is_image(header, imported):
             series.setdefault(header["SeriesInstanceUID"], []).append(header)
+    several = 0
     for uid, members in series.items():
-        _add_series(imported, uid, _selected(imported, uid, members, select), select, crowded)
+        several += _add_series(imported, uid, _selected(imported, uid, members, select), select, crowded)
+    if several:
+        imported.notes.append(f"{several:,} images hold several volumes of one place, which are their channels.")
     _describe_scan(imported, headers, objects)
     if select.labels and select.labels not in ("seg", "rtstruct") and Path(select.labels).is_file():
         join_table(imported, Path(select.labels), description)
@@ -130,20 +133,24 @@ def _crowded_folders(imported: Imported, headers: Sequence[Header]) -> set[str]:
 
 def _add_series(
     imported: Imported, uid: str, members: list[Header], select: Selection, crowded: Collection[str]
-) -> None:
-    """The images of one series: a stack of slices, or files of their own."""
+) -> bool:
+    """The images of one series: a stack of slices, or files of their own; whether one has several channels."""
     if not members:
-        return
+        return False
     patients = sorted({header["PatientID"] for header in members})
     if len(patients) > 1:
         _leave_out_all(imported, uid, members, "series of several patients", " and ".join(patients))
-        return
+        return False
     slices = _without_copies(imported, uid, [header for header in members if _is_slice(header)])
+    several = False
     mixed = len(slices) > 1 and not all(_is_slice(header) for header in members)
     if mixed:
         _leave_out_all(imported, uid, slices, "slices and other images in one series", "")
     else:
-        _add_stack(imported, uid, slices, select, crowded)
+        several = _add_stack(imported, uid, slices, select, crowded)
+    mosaics = _without_copies(imported, uid, [header for header in members if _is_mosaic(header)])
+    if len(mosaics) > 1 and len(mosaics) == len(members):
+        return _add_mosaics(imported, uid, mosaics, crowded)
     seen: dict[str, str] = {}
     for header in members:
         if _is_slice(header):
@@ -155,11 +162,16 @@ def _add_series(
             )
         else:
             imported.rows.append(_row(header, header.reference, 1))
+    return several
 
 
 def _is_slice(header: Header) -> bool:
     single = int(header["NumberOfFrames"] or 1) == 1 if header["NumberOfFrames"].isdecimal() else True
     return header["SOPClassUID"] in SLICES and single and "MOSAIC" not in header.image_type
+
+
+def _is_mosaic(header: Header) -> bool:
+    return header["SOPClassUID"] in SLICES and "MOSAIC" in header.image_type
 
 
 def _without_copies(imported: Imported, uid: str, slices: list[Header]) -> list[Header]:
@@ -189,23 +201,41 @@ def _folder_of(reference: str) -> str:
     return archive if mark else os.path.dirname(reference)
 
 
-def _add_stack(imported: Imported, uid: str, slices: list[Header], select: Selection, crowded: Collection[str]) -> None:
-    """One row for a stack of slices, unless the reader would refuse it."""
+def _add_stack(imported: Imported, uid: str, slices: list[Header], select: Selection, crowded: Collection[str]) -> bool:
+    """One row for a stack of slices, unless the reader would refuse it; whether it has several channels."""
     if not slices:
-        return
+        return False
     localisers = [header for header in slices if "LOCALIZER" in header.image_type]
     if localisers:
         what = "localiser" if len(localisers) == len(slices) else "localiser among the slices"
         _leave_out_all(imported, uid, slices, what, slices[0]["SeriesDescription"])
-        return
+        return False
     reference = _reference(uid, slices)
-    reason, detail = fault_of_stack(slices, reference)
-    if "#" in reference and reference.partition("#")[0] in crowded:
-        reason, detail = f"in a folder of over {MAX_FILES:,} files", "give each series a folder of its own"
+    reason, detail, channels = fault_of_stack(slices, reference)
+    reason, detail = _crowded(reference, crowded) or (reason, detail)
     if reason and not (select.keep_irregular and set(reason.split(" and ")) <= RESAMPLED):
         imported.leave_out(reference, reason, detail, slices[0]["PatientID"])
-    else:
-        imported.rows.append(_row(slices[0], reference, len(slices)))
+        return False
+    imported.rows.append(_row(slices[0], reference, len(slices) // channels))
+    return channels > 1
+
+
+def _add_mosaics(imported: Imported, uid: str, mosaics: list[Header], crowded: Collection[str]) -> bool:
+    """One row for several mosaics, unless the reader would refuse them; whether there is one."""
+    reference = _reference(uid, mosaics)
+    reason, detail = _crowded(reference, crowded) or fault_of_mosaics(mosaics, reference)
+    if reason:
+        imported.leave_out(reference, reason, detail, mosaics[0]["PatientID"])
+        return False
+    imported.rows.append(_row(mosaics[0], reference, len(mosaics)))
+    return True
+
+
+def _crowded(reference: str, crowded: Collection[str]) -> tuple[str, str] | None:
+    """The reason to leave out a series of a folder with more files than are looked through."""
+    if "#" in reference and reference.partition("#")[0] in crowded:
+        return f"in a folder of over {MAX_FILES:,} files", "give each series a folder of its own"
+    return None
 
 
 def _reference(uid: str, slices: Sequence[Header]) -> str:

@@ -19,6 +19,7 @@ from pydicom.multival import MultiValue
 from pydicom.uid import UID
 
 from medgcsam.errors import DataError, MachineError
+from medgcsam.imaging.dicom.channels import DIFFUSION, KEYWORDS
 from medgcsam.imaging.dicom.file import open_dataset, sop_class
 from medgcsam.imaging.dicom.header import read_header
 from medgcsam.imaging.faults import faults_of
@@ -36,9 +37,11 @@ TEXTS = (
     "Modality", "SeriesDescription", "StudyDate", "PatientSex", "PatientAge", "Manufacturer", "ManufacturerModelName",
     "InstitutionName", "BodyPartExamined", "ViewPosition", "NumberOfFrames", "ContentLabel", "StructureSetLabel",
     "FrameOfReferenceUID", "PhotometricInterpretation", "RescaleType",
+    *(keyword for keyword in KEYWORDS if keyword != "ImageType"),
 )  # fmt: skip
 PLACES = {name: place for place, name in enumerate(TEXTS)}
 TAGS = [int(tag_for_keyword(name)) for name in TEXTS]
+DOUBLES = [int(tag_for_keyword(name)) for name in DIFFUSION]
 OTHERS = (
     "SpecificCharacterSet", "ImageType", "Rows", "Columns", "PixelSpacing", "ImageOrientationPatient",
     "ImagePositionPatient", "SliceThickness", "SpacingBetweenSlices", "ReferencedSeriesSequence",
@@ -163,7 +166,7 @@ def _quick(data: bytes, size: int, reference: str) -> Header | None:
     if REFERRED_SERIES in walked.elements:  # of a SEG; sequences are left to pydicom
         return None
     try:
-        texts = [_clean(walked.raw(tag).decode(encoding)) for tag in TAGS]
+        texts = [walked.doubles(tag) if tag in DOUBLES else _clean(walked.raw(tag).decode(encoding)) for tag in TAGS]
     except UnicodeDecodeError:
         return None
 

@@ -18,12 +18,14 @@ from medgcsam.errors import DataError
 from medgcsam.run_folder import write_text
 
 Progress = Callable[[int, int], None] | None
+LEFT_OUT = ".left_out.csv"
+"""What the name of the table beside a manifest ends in."""
 LEFT_OUT_COLUMNS = ("reference", "patient_id", "reason", "detail")
 NO_PATIENT = "the pattern finds no patient"
 OUTSIDE = "file outside of the folder"
 _REMEDIES = {
     OUTSIDE: "name a folder that holds the table and all images and masks",
-    "file missing": "name the folder that the images count from, or correct the names of the files",
+    "file missing": "name the folder that the images count from (of a table with --images), or correct the names",
     NO_PATIENT: "correct --patient-pattern",
 }
 

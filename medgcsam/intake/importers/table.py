@@ -54,8 +54,10 @@ def collect_table(description: Description, root: Path | None, progress: Progres
     description = description.model_copy(update={"columns": _chosen(description, header)})
     _check_columns(path, header, description)
     imported = Imported(root=folder / description.images, scanned=f"{len(cells):,} rows in {path.name}")
+    if leads_out(".", imported.root, folder):  # the user has named a folder of images elsewhere
+        folder = imported.root
     places = _index(imported.root) if description.search else None
-    partitions = _partitions(folder, description)
+    partitions = _partitions(path.parent, description)
     for position, (values, line) in enumerate(zip(cells, lines, strict=True)):
         row, fault = _standard_row(dict(zip(header, values, strict=True)), description)
         if fault:
@@ -83,10 +85,12 @@ def _check_columns(path: Path, header: list[str], description: Description) -> N
     wanted += [description.no_finding.column] if description.no_finding is not None else []
     wanted += [computed.each for computed in description.compute.values() if computed.each is not None]
     missing = [f"{name!r}{nearest(name, header)}" for name in dict.fromkeys(wanted) if name not in header]
-    missing += [] if "image" in {*description.columns, *description.compute, *header} else ["one for 'image'"]
+    if "image" not in {*description.columns, *description.compute, *header}:
+        missing.append(f"'image'{nearest('image', header)}")
     if missing:
         raise ConfigError(
-            f"{path}: it has no column {', '.join(missing)}; its columns are {', '.join(header)}; correct the names."
+            f"{path}: it has no column {', '.join(missing)}; its columns are {', '.join(header)}; say what they are "
+            "called, such as --column image=NAME."
         )
 
 

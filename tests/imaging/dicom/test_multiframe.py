@@ -126,6 +126,12 @@ def test_time_points_are_channels_in_their_order(write_dicom):
     for channel in range(3):
         assert_in_place(image, channel=channel, offset=1000 * (channel + 1))
     assert (image.source["channels_by"], image.source["channel_values"]) == ("TemporalPositionIndex", [1, 2, 3])
+    for one in (read_image(path, volume=1), read_image(f"{path}#volume=1")):
+        np.testing.assert_array_equal(one.array, image.array[1:2])
+        assert (one.source["volume"], one.source["volumes"], one.source["channel_values"]) == (1, 3, [2])
+        assert one.reference.frame_numbers == (5, 6)  # of the frames with time 2
+    with pytest.raises(DataError, match="has no volume 3, only 0 to 2"):
+        read_image(path, volume=3)
 
 
 def test_dimensions_of_the_object_tell_frames_apart_and_its_spatial_ones_do_not(write_dicom):

@@ -114,7 +114,7 @@ def test_padding_becomes_no_brighter_than_the_darkest_voxel_of_the_volume(write_
         ({"PixelSpacing": [[1, 1], None, [1, 1], [1, 1]]}, "has no position in space, as others of its series have"),
         ({"ImageOrientationPatient": [1, 0, 0, 0, 2, 0]}, "no orthogonal unit vectors"),
         ({"ImageType": [["ORIGINAL", "PRIMARY", "AXIAL"]] * 3 + [["ORIGINAL", "PRIMARY", "LOCALIZER"]]}, "1 localiser"),
-        ({"ImageType": ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]}, "4 mosaics"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]}, "all 4 mosaics lie at one position"),
         ({"SOPInstanceUID": ["1.1", "1.2", "1.2", "1.3"]}, "duplicate positions: .* are the same instance"),
         ({"NumberOfFrames": 2}, "4 multi-frame objects"),
     ],

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -155,6 +157,41 @@ def test_comparing_contours_has_an_end(monkeypatch):
     _filled(beside)
     with pytest.raises(DataError, match="too many contours over each other"):
         _filled([_at(_ring(18.2), 1), *(_at(_ring(1.2, centre=(10 + n * 3.5, 20)), 1) for n in range(6))])
+
+
+@pytest.mark.parametrize(
+    "contours",
+    [
+        [_square(10 + n, 1) for n in range(1_000)],
+        [_at(np.repeat(_ring(590 - n, centre=(600, 600)), 400, axis=0), 1) for n in range(190)],
+        [_square(10 + n % 250, n // 250) for n in range(5_000)],
+    ],
+    ids=["squares", "long", "many planes"],
+)
+def test_what_would_take_long_to_compare_is_refused_before_it_is_compared(contours):
+    grid = Grid((1200, 1200, 25), np.eye(4))
+    start = time.monotonic()
+    with pytest.raises(DataError, match="too many contours over each other"):
+        fill_contours(contours, grid, thickness=1.0, name="x")
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("kept", [0, 900, 2**27])
+@pytest.mark.parametrize("seed", range(20))
+def test_contours_are_compared_alike_whatever_is_kept_in_memory(monkeypatch, seed, kept):
+    """Against masks of the whole plane: two circles are refused where they cross by more than their edges."""
+    rng = np.random.default_rng(seed)
+    circles = [(rng.uniform(3, 14), rng.uniform(16, 24, 2)) for _ in range(2)]
+    masks = [fill_polygons([_ring(radius, centre=centre)], (40, 40)) for radius, centre in circles]
+    both, sizes = int((masks[0] & masks[1]).sum()), sorted(int(mask.sum()) for mask in masks)
+    crosses = min(both, sizes[0] - both) > max(4.0, 0.1 * sizes[0])
+    monkeypatch.setattr("medgcsam.imaging.labels.contours.KEPT_PIXELS", kept)
+    contours = [_at(_ring(radius, centre=centre), 1) for radius, centre in circles]
+    if crosses:
+        with pytest.raises(DataError, match=r"cross on one slice|nearly the same"):
+            _filled(contours)
+    else:
+        assert _filled(contours)[0].any()
 
 
 def test_planes_beside_the_image_are_counted_and_not_filled():

@@ -217,6 +217,11 @@ def _repeat_number(seg):
     seg.SegmentSequence.append(copy.deepcopy(seg.SegmentSequence[0]))
 
 
+def _name_an_odd_type(seg):
+    kind = f"Doe\x1b[2J\n{'x' * 5_000}"
+    seg["SegmentationType"] = pydicom.DataElement("SegmentationType", "LO", kind, validation_mode=0)
+
+
 def _cut(seg):
     seg.PixelData = seg.PixelData[:100]
 
@@ -231,6 +236,7 @@ def _cut(seg):
         (_cut, "truncated"),
         (lambda seg: setattr(seg, "FrameOfReferenceUID", "1.2.3"), "another frame of reference"),
         (lambda seg: setattr(seg, "SegmentationType", "SPLINE"), "type SPLINE"),
+        (_name_an_odd_type, "of the type DOE"),
         (lambda seg: setattr(seg, "TotalPixelMatrixRows", 9), "whole slide"),
         (lambda seg: seg.PerFrameFunctionalGroupsSequence.pop(), "describes 2 of its 3 frames"),
         (lambda seg: seg.SegmentSequence.pop(), "does not describe"),
@@ -240,5 +246,7 @@ def _cut(seg):
 def test_what_cannot_be_placed_for_certain_is_refused(source, written, edit, words):
     image, files = source
     path = written(files, np.ones((3, 38, 23), np.uint8), ["liver"], edit=edit)
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(DataError, match=words) as caught:
         read_label(path, image)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < len(str(path)) + 200
