@@ -90,6 +90,26 @@ class RunFolder:
         return self.path / "baseline.csv"
 
     @property
+    def plan(self) -> Path:
+        """Segmentation: each number that was planned from the training patients' images, and why."""
+        return self.path / "plan.json"
+
+    @property
+    def cases(self) -> Path:
+        """Segmentation: one line per case and structure."""
+        return self.path / "cases.csv"
+
+    @property
+    def components(self) -> Path:
+        """Segmentation: whether only the largest part of each structure is kept, as decided on validation."""
+        return self.path / "components.json"
+
+    @property
+    def masks(self) -> Path:
+        """Segmentation: folder of the predicted masks of validation and test cases, on the grids of their images."""
+        return self.path / "masks"
+
+    @property
     def metrics(self) -> Path:
         """Every number."""
         return self.path / "metrics.json"

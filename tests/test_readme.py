@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from medgcsam.__main__ import main
 from medgcsam.config import load
@@ -51,6 +52,8 @@ def test_the_commands_run_in_their_order(repository, tmp_path, monkeypatch) -> N
     (tmp_path / "data_manifests").mkdir()
     (tmp_path / "data_manifests" / "chest_xray_phantom.yaml").write_text(yaml.safe_dump(description))
     (tmp_path / "chest_xray.yaml").write_text((repository / "configs" / "chest_xray.yaml").read_text("utf-8"))
+    (tmp_path / "new_images").mkdir()
+    Image.linear_gradient("L").save(tmp_path / "new_images" / "one.png")
     for command in commands:
         out, err = io.StringIO(), io.StringIO()
         monkeypatch.setattr(sys, "argv", ["medgcsam", *trial(command)])

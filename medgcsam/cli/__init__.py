@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from medgcsam.cli import check, compare, doctor, evaluate, identify, import_, report, split, train
+from medgcsam.cli import check, compare, doctor, evaluate, identify, import_, predict, report, split, train
 from medgcsam.cli.options import print_version
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command("import", epilog=import_.EXAMPLE)(import_.import_)
 app.command("train", epilog=train.EXAMPLE)(train.train)
 app.command("compare", epilog=compare.EXAMPLE)(compare.compare)
 app.command("evaluate", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
+app.command("predict", epilog=predict.EXAMPLE)(predict.predict)
 app.command("check", epilog=check.EXAMPLE)(check.check)
 app.command("split", epilog=split.EXAMPLE)(split.split)
 app.command("report", epilog=report.EXAMPLE)(report.report)

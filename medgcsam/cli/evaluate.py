@@ -22,7 +22,7 @@ def evaluate(
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Recompute metrics.json from predictions.csv alone, or test the trained network on other data.
+    """Recompute metrics.json from predictions.csv or cases.csv alone, or test the trained network on other data.
 
     --set takes keys of the evaluation and report sections and, with --manifest, of the data section (such as
     data.columns.label).

@@ -12,11 +12,13 @@ from medgcsam.config.compare import CompareConfig
 from medgcsam.config.data import DataConfig
 from medgcsam.config.evaluation import EvaluationConfig, OperatingPointConfig
 from medgcsam.config.image import ImageConfig
+from medgcsam.config.inference import InferenceConfig
 from medgcsam.config.json_schema import json_schema
 from medgcsam.config.load import dump, load
 from medgcsam.config.network import NetworkConfig
 from medgcsam.config.optimizer import GroupConfig, OptimizerConfig
 from medgcsam.config.output import OutputConfig
+from medgcsam.config.patches import PatchesConfig
 from medgcsam.config.pipeline import PipelineConfig
 from medgcsam.config.reference import reference
 from medgcsam.config.report import ReportConfig
@@ -34,10 +36,12 @@ __all__ = [
     "EvaluationConfig",
     "GroupConfig",
     "ImageConfig",
+    "InferenceConfig",
     "NetworkConfig",
     "OperatingPointConfig",
     "OptimizerConfig",
     "OutputConfig",
+    "PatchesConfig",
     "PipelineConfig",
     "ReportConfig",
     "ScheduleConfig",

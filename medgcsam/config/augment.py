@@ -21,6 +21,7 @@ class AugmentConfig(Section):
         False, description="Mirror left and right; wrong where the side matters, as in chest radiographs."
     )
     flip_vertical: Bool = Field(False, description="Mirror top and bottom.")
+    flip_depth: Bool = Field(False, description="Volumes: mirror head and feet.")
     rotate_degrees: Degrees = Field(7.0, description="Largest rotation in degrees.")
     shift: Part = Field(0.05, description="Largest shift as a fraction of the side.")
     scale: Part = Field(0.1, description="Largest change of size: 0.1 is from 1/1.1 to 1.1 times.")

@@ -6,9 +6,9 @@ is no text. The one kindness is the other way round: a class or site called `1` 
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Strict, Tag
 
 
 class Section(BaseModel):
@@ -39,3 +39,13 @@ Name = Annotated[
     str, Strict(), Field(pattern=NAME_PATTERN), BeforeValidator(_whole_number_as_text, json_schema_input_type=str | int)
 ]
 FilePath = Annotated[str, Strict(), Field(min_length=1)]
+Auto = Literal["auto"]
+
+
+def _auto_or_other(value: Any) -> str:
+    return "auto" if isinstance(value, str) else "other"
+
+
+def auto_or(kind: Any) -> Any:
+    """The type of a key that is either the word `auto` or a ``kind``, which is no text; a fault names that alone."""
+    return Annotated[Annotated[Auto, Tag("auto")] | Annotated[kind, Tag("other")], Discriminator(_auto_or_other)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from medgcsam.config.document import KeyPath
+from medgcsam.config.network import CLASSIFIERS, SEGMENTERS
 from medgcsam.config.optimizer_rules import contradictions
 from medgcsam.config.tree import Config
 
@@ -14,6 +15,7 @@ Finding = tuple[tuple[KeyPath, ...], str]
 def cross_checks(config: Config) -> Iterator[Finding]:
     """Each contradiction as (the keys it is about, the one to change first; what is wrong with that)."""
     yield from _labels(config)
+    yield from _task(config)
     yield from _split(config)
     yield from _training(config)
     yield from _optimizers(config)
@@ -27,7 +29,7 @@ def _labels(config: Config) -> Iterator[Finding]:
     classes, positive, negative = ("data", "classes"), ("data", "positive"), ("data", "negative")
     if data.classes is not None:
         names = list(data.classes)
-        least = 1 if multilabel else 2
+        least = {"classification": 2}.get(config.task, 1)
         if len(names) < least:
             yield (
                 (classes, ("task",)),
@@ -53,6 +55,45 @@ def _labels(config: Config) -> Iterator[Finding]:
     for key in ("negative", "label_columns"):
         if not multilabel and getattr(data, key) is not None:
             yield (("data", key), ("task",)), "is for `task: multilabel` only"
+
+
+def _task(config: Config) -> Iterator[Finding]:
+    """Keys that are of another task."""
+    task, select, name = ("task",), ("training", "select"), ("network", "name")
+    segmentation = config.task == "segmentation"
+    if config.training.select == ("auroc" if segmentation else "dice"):
+        other = "dice" if segmentation else "auroc"
+        yield (
+            (select, task),
+            f"cannot be {config.training.select!r} for `task: {config.task}`; take {other!r} or 'loss'",
+        )
+    known = SEGMENTERS if segmentation else CLASSIFIERS
+    if config.network.name not in known:
+        yield (name, task), f"{config.network.name!r} is not for `task: {config.task}`; take one of {', '.join(known)}"
+    if not segmentation:
+        for section, key in _SEGMENTATION_ONLY:
+            if getattr(getattr(config, section), key) != type(getattr(config, section)).model_fields[key].default:
+                yield ((section, key), task), "is for `task: segmentation` only"
+        if config.image.intensity == "foreground":
+            yield (("image", "intensity"), task), "'foreground' is for `task: segmentation` only"
+        return
+    if config.network.freeze_stem:
+        yield (("network", "freeze_stem"), task), "has no effect on networks for segmentation; delete it"
+    if config.training.label_smoothing:
+        yield (("training", "label_smoothing"), task), "has no effect on segmentation; delete it"
+    size, spacing = config.patches.size, config.image.spacing
+    for key, value in ((("patches", "size"), size), (("image", "spacing"), spacing)):
+        if config.image.dimensions != "auto" and value not in ("auto", None) and len(value) != config.image.dimensions:
+            yield (key, ("image", "dimensions")), f"needs {config.image.dimensions} numbers, one per axis"
+
+
+_SEGMENTATION_ONLY = (
+    ("data", "overlapping"), ("data", "faulty_masks"), ("image", "dimensions"), ("image", "spacing"),
+    ("image", "clip"), ("image", "mean"), ("image", "std"), ("augment", "flip_depth"), ("patches", "size"),
+    ("patches", "per_image"), ("patches", "foreground"), ("patches", "memory_gb"), ("network", "levels"),
+    ("network", "deep_supervision"), ("training", "loss"), ("inference", "overlap"), ("inference", "mirror"),
+    ("inference", "components"), ("inference", "stitch"), ("evaluation", "nsd_tolerance"),
+)  # fmt: skip
 
 
 def _split(config: Config) -> Iterator[Finding]:

@@ -21,5 +21,6 @@ class CompareConfig(Section):
         None, min_length=1, description="Folds to run, such as [0, 1, 2, 3, 4]; empty: only `split.fold`."
     )
     margin: Positive = Field(
-        0.01, description="Largest difference in AUC that would not matter; named before the comparison is run."
+        0.01,
+        description="Largest difference in AUC or Dice that would not matter; named before the comparison is run.",
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from medgcsam.config.base import FilePath, Section, Text
+from medgcsam.config.base import Bool, FilePath, Section, Text
 
 Column = Literal[
     "image",
@@ -77,7 +77,16 @@ class DataConfig(Section):
         None,
         description="Masks: `{class: [names in the file that mean it]}`, such as `{tumour: [GTV*]}`, numbered from 1 "
         "in this order; the names of segments (DICOM SEG) and contours (RTSTRUCT), numbers for label maps; `*` stands "
-        "for anything. Empty: from the data description or, failing that, every structure of the file.",
+        "for anything. Empty: from the data description or, failing that, every structure of the file (a "
+        "segmentation needs their names).",
+    )
+    overlapping: Bool = Field(
+        False, description="Segmentation: structures may overlap, so that a voxel can belong to several."
+    )
+    faulty_masks: Literal["error", "exclude"] = Field(
+        "error",
+        description="Segmentation: images or masks that cannot be used (see `medgcsam check`): stop, or leave them out "
+        "(and say so in every output).",
     )
     uncertain: Literal["mask", "positive", "negative"] = Field(
         "mask", description="Multi-label: what an uncertain entry counts as; `mask` leaves it out of loss and metrics."

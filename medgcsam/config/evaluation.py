@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
-from medgcsam.config.base import Bool, Natural, OpenShare, Section
+from medgcsam.config.base import Bool, Natural, OpenShare, Positive, Section, Text
 
 Confidence = Annotated[float, Field(strict=True, ge=0.5, lt=1)]
 Replicates = Annotated[int, Field(strict=True, ge=100)]
+
+
+def _one_or_map(value: Any) -> str:
+    return "map" if isinstance(value, Mapping) else "one"
+
+
+Tolerance = Annotated[
+    Annotated[Positive, Tag("one")] | Annotated[dict[Text, Positive], Tag("map")], Discriminator(_one_or_map)
+]
 
 
 class OperatingPointConfig(Section):
@@ -36,6 +46,11 @@ class EvaluationConfig(Section):
         None,
         description="Share of patients with the finding where the network will be used; predictive values are "
         "also given for it.",
+    )
+    nsd_tolerance: Tolerance = Field(
+        2.0,
+        description="Segmentation: distance of two surfaces that does not matter, in mm (pixels where the spacing is "
+        "unknown); one number, or `{structure: number}`.",
     )
     baseline: Bool = Field(
         True, description="Also test a simple model on the same split: no network should lose to it."

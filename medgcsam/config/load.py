@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,10 @@ def load(path: str | Path, overrides: Iterable[str] = (), *, setting: str | None
     return config if setting is None else choose_setting(config, setting)
 
 
-def dump(config: Config) -> str:
+def dump(config: Config, reasons: Mapping[str, str] | None = None) -> str:
     """The resolved configuration as YAML text; loading it gives an equal one.
+
+    ``reasons``: comments to put above keys such as "image.spacing".
 
     Shipped data descriptions are named, not located, so that a run folder can be read on another machine.
     """
@@ -58,7 +60,20 @@ def dump(config: Config) -> str:
     manifest = Path(config.data.manifest)
     if is_shipped(manifest, "data_manifests"):
         values["data"]["manifest"] = f"data_manifests/{manifest.name}"
-    return yaml.dump(escape(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
+    text = yaml.dump(escape(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
+    return _commented(text, reasons) if reasons else text
+
+
+def _commented(text: str, reasons: Mapping[str, str]) -> str:
+    lines, section = [], ""
+    for line in text.splitlines():
+        key = line.strip().partition(":")[0]
+        if not line.startswith((" ", "-")):
+            section = key
+        elif line.startswith("  ") and not line.startswith("   ") and (reason := reasons.get(f"{section}.{key}")):
+            lines.append(f"  # {' '.join(reason.split())}")
+        lines.append(line)
+    return "\n".join(lines) + "\n"
 
 
 class _Dumper(yaml.SafeDumper):

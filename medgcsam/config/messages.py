@@ -53,9 +53,6 @@ def _written(values: Any, loc: tuple[str | int, ...]) -> KeyPath:
 def _unknown(key: KeyPath) -> str:
     name = str(key[-1])
     section = _section(key[:-1])
-    near = difflib.get_close_matches(name, section.model_fields, n=1)
-    if near:
-        return f"unknown key; did you mean {near[0]!r}?"
     elsewhere = [
         f"{title}.{name}"
         for title, field in Config.model_fields.items()
@@ -63,6 +60,8 @@ def _unknown(key: KeyPath) -> str:
     ]
     if name in Config.model_fields:
         elsewhere = [name]
+    if not elsewhere and (near := difflib.get_close_matches(name, section.model_fields, n=1)):
+        return f"unknown key; did you mean {near[0]!r}?"
     if elsewhere:
         return f"unknown key here; did you mean {' or '.join(repr(other) for other in elsewhere)}?"
     return f"unknown key; the keys here are {', '.join(section.model_fields)}"

@@ -61,7 +61,7 @@ def idle_options(section: OptimizerConfig) -> dict[str, Idle]:
     return idle
 
 
-def contradictions(section: OptimizerConfig, *, batch_size: int) -> Iterator[tuple[tuple[str, ...], str]]:
+def contradictions(section: OptimizerConfig, *, batch_size: int | str) -> Iterator[tuple[tuple[str, ...], str]]:
     """What cannot be trained: the keys that it is about, the one to change first, and what is wrong."""
     idle = idle_options(section)
     if "ascent" not in idle and section.ascent == "momentum" and not keeps_first_moment(section):
@@ -73,7 +73,7 @@ def contradictions(section: OptimizerConfig, *, batch_size: int) -> Iterator[tup
         )
     if "nesterov" not in idle and section.nesterov and not section.momentum_in_effect:
         yield ("nesterov", "momentum"), "needs a momentum above 0"
-    if "ascent_fraction" not in idle and section.ascent_fraction * batch_size < 1:
+    if "ascent_fraction" not in idle and batch_size != "auto" and section.ascent_fraction * batch_size < 1:
         yield ("ascent_fraction",), f"leaves less than one image of a batch of {batch_size}"
 
 

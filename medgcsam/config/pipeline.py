@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field
 
-from medgcsam.config.base import Natural, Section
-
-
-def _auto_or_count(value: Any) -> str:
-    return "auto" if isinstance(value, str) else "count"
-
-
-Workers = Annotated[
-    Annotated[Literal["auto"], Tag("auto")] | Annotated[Natural, Tag("count")], Discriminator(_auto_or_count)
-]
+from medgcsam.config.base import Natural, Section, auto_or
 
 
 class PipelineConfig(Section):
     """How the images are prepared and held; changes the speed, never a result."""
 
-    workers: Workers = Field(
+    workers: auto_or(Natural) = Field(
         "auto",
         description="Processes that prepare images once; 0 works in the main process, `auto` takes the free cores.",
     )

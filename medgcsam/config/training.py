@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from medgcsam.config.base import Count, Natural, Positive, Section
+from medgcsam.config.base import Count, Natural, Positive, Section, auto_or
 
 
 def _device(value: str) -> str:
@@ -24,7 +24,9 @@ class TrainingConfig(Section):
     """How long, on what, and which epoch is kept."""
 
     epochs: Count = Field(15, description="Times that every training image is seen.")
-    batch_size: Count = Field(16, description="Images per step.")
+    batch_size: auto_or(Count) = Field(
+        "auto", description="Images per step, or patches; `auto`: 16, or for segmentation as memory allows."
+    )
     accumulate: Count = Field(1, description="Batches whose gradients are added up before a step; for small GPUs.")
     seed: Natural = Field(0, description="Seed of the weights, the order of images and the augmentation.")
     device: Device = Field("auto", description="`auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:1`.")
@@ -34,7 +36,15 @@ class TrainingConfig(Section):
     patience: Count | None = Field(
         None, description="Stop after so many epochs without a better validation result; empty: never."
     )
-    select: Literal["auroc", "loss"] = Field("auroc", description="What the best epoch is chosen by, on validation.")
+    select: Literal["auto", "auroc", "dice", "loss"] = Field(
+        "auto",
+        description="What the best epoch is chosen by, on validation; `auto`: `auroc`, or for segmentation `dice`.",
+    )
+    loss: Literal["dice_ce", "dice_focal", "tversky"] = Field(
+        "dice_ce",
+        description="Segmentation: Dice with cross-entropy, Dice with focal loss, or Tversky, which weighs missed "
+        "voxels more than false ones.",
+    )
     class_weights: Literal["balanced", "none"] = Field(
         "balanced", description="Weigh rare classes up in the loss, or count every image alike."
     )

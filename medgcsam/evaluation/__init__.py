@@ -20,18 +20,24 @@ from medgcsam.evaluation.operating_point import choose_operating_point, choose_o
 from medgcsam.evaluation.patients import effective_n, patient_codes, patient_strata
 from medgcsam.evaluation.prevalence import predictive_values_at
 from medgcsam.evaluation.ranking import Ranking, auroc_variance, auroc_with_interval
+from medgcsam.evaluation.segmentation import case_metrics
+from medgcsam.evaluation.segmentation_summary import Lines, segmentation_metrics
+from medgcsam.evaluation.surfaces import SurfaceDistances, surface_distances
 
 __all__ = [
     "Interval",
+    "Lines",
     "PatientBootstrap",
     "Ranking",
     "Replicates",
+    "SurfaceDistances",
     "apply_platt",
     "apply_temperature",
     "auroc_variance",
     "auroc_with_interval",
     "bca",
     "calibration_numbers",
+    "case_metrics",
     "choose_operating_point",
     "choose_operating_points",
     "classification_metrics",
@@ -49,6 +55,8 @@ __all__ = [
     "recalibration",
     "reliability_bins",
     "roc_points",
+    "segmentation_metrics",
     "statistic_of_sums",
+    "surface_distances",
     "wilson",
 ]

@@ -7,26 +7,19 @@ measured on it says that the software works, and nothing about medicine.
 from __future__ import annotations
 
 import csv
-import json
-import multiprocessing
-import os
-import shutil
-import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from medgcsam.errors import ConfigError, DataError, MachineError
+from medgcsam.errors import ConfigError
 from medgcsam.intake.phantom_anatomy import draw_thorax, draw_view, project_chest
 from medgcsam.intake.phantom_cohort import ImagePlan, PatientPlan, plan_cohort
 from medgcsam.intake.phantom_detector import SITES, add_marker, device_map, expose
-from medgcsam.intake.phantom_dicom import NOTICE, Header, write_radiograph
+from medgcsam.intake.phantom_dicom import Header, write_radiograph
 from medgcsam.intake.phantom_findings import (
     confounder_map,
     draw_opacities,
@@ -34,12 +27,11 @@ from medgcsam.intake.phantom_findings import (
     opacity_map,
     vessel_map,
 )
+from medgcsam.intake.phantom_folder import MANIFEST, make_cohort
+from medgcsam.intake.phantom_tumour import make_tumour_phantom
 
 VERSION = 1  # goes up with every change of the bytes, so that an older cohort in a cache is made anew
-MANIFEST = "manifest.csv"
-DESCRIPTION = "PHANTOM.json"
 COLUMNS = ("image", "patient_id", "label", "study", "site", "scanner", "date", "sex", "age")
-_STALE_SECONDS = 6 * 3600  # an unfinished folder this old belongs to nobody any more
 
 
 def make_chest_phantom(
@@ -67,35 +59,16 @@ def make_chest_phantom(
             f"The phantom cannot be made with patients={patients}, seed={seed}, size={size}: "
             "give at least 4 patients, a seed of 0 or more and a size from 64 to 1024 pixels."
         )
-    folder = Path(folder)
     wanted = {"phantom": "chest_xray", "version": VERSION, "patients": patients, "seed": seed, "size": size}
-    if _is_complete(folder, wanted):
-        return folder / MANIFEST
-    _refuse_foreign(folder)
     plans = plan_cohort(patients=patients, seed=seed)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(folder)
-        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-unfinished-", dir=folder.parent))
-        try:
-            (draft / "images").mkdir()
-            make = partial(_make_patient, folder=draft / "images", seed=seed, size=size)
-            for done, _ in enumerate(_run(make, plans, workers), start=1):
-                if progress is not None:
-                    progress(done, patients)
-            _write_tables(draft, plans, wanted)
-            _put_in_place(draft, folder, wanted)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-    except OSError as error:
-        raise MachineError(
-            f"The phantom cohort could not be written to {folder} ({error.strerror or error}): "
-            "make that folder writable with enough free space, or set MEDGCSAM_CACHE to another one."
-        ) from error
-    return folder / MANIFEST
+    make, tables = partial(_make_patient, seed=seed, size=size), partial(_write_tables, plans=plans)
+    return make_cohort(Path(folder), wanted, plans, make=make, write_tables=tables, workers=workers, progress=progress)
 
 
-PHANTOMS: dict[str, tuple[Callable[..., Path], int]] = {"chest_xray": (make_chest_phantom, 640)}
+PHANTOMS: dict[str, tuple[Callable[..., Path], int]] = {
+    "chest_xray": (make_chest_phantom, 640),
+    "tumour": (make_tumour_phantom, 60),
+}
 
 
 def ensure_phantom(
@@ -144,7 +117,8 @@ def draw_radiograph(plan: PatientPlan, image: ImagePlan, *, seed: int, size: int
     return expose(rng, attenuation, site=site, darkness=darkness)
 
 
-def _make_patient(plan: PatientPlan, *, folder: Path, seed: int, size: int) -> None:
+def _make_patient(folder: Path, plan: PatientPlan, *, seed: int, size: int) -> None:
+    (folder / "images").mkdir(exist_ok=True)
     for image in plan.images:
         stored, window = draw_radiograph(plan, image, seed=seed, size=size)
         header = Header(
@@ -158,28 +132,10 @@ def _make_patient(plan: PatientPlan, *, folder: Path, seed: int, size: int) -> N
             photometric=image.photometric,
             compression=image.compression,
         )
-        write_radiograph(folder / f"{image.name}.dcm", stored, window, header)
+        write_radiograph(folder / "images" / f"{image.name}.dcm", stored, window, header)
 
 
-def _run(make: Callable[[PatientPlan], None], plans: list[PatientPlan], workers: int | None) -> Iterator[None]:
-    if workers is None:
-        workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
-        workers = workers if len(plans) >= 100 else 1  # starting processes costs more than a few patients
-    done = 0
-    if workers > 1:
-        # Spawned, not forked: the caller may already run threads of torch, and a fork of those can hang.
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            try:
-                for _ in pool.map(make, plans, chunksize=4):
-                    done += 1
-                    yield
-            except BrokenProcessPool:
-                pass  # no worker can start (a script without a main guard, little memory): go on alone
-    for plan in plans[done:]:
-        yield make(plan)
-
-
-def _write_tables(folder: Path, plans: list[PatientPlan], wanted: dict[str, object]) -> None:
+def _write_tables(folder: Path, *, plans: list[PatientPlan]) -> dict[str, Any]:
     images = [(plan, image) for plan in plans for image in plan.images]
     with open(folder / MANIFEST, "w", encoding="utf-8", newline="") as handle:
         writer = csv.writer(handle, lineterminator="\n")
@@ -189,7 +145,7 @@ def _write_tables(folder: Path, plans: list[PatientPlan], wanted: dict[str, obje
             where = (f"images/{image.name}.dcm", plan.patient_id, image.label, image.study)
             what = (site.name, site.model, image.date.isoformat(), plan.sex, plan.age_at(image))
             writer.writerow(where + what)
-    counts = {
+    return {
         "patients": len(plans),
         "images": len(images),
         "labels": dict(sorted(Counter(image.label for _, image in images).items())),
@@ -197,44 +153,3 @@ def _write_tables(folder: Path, plans: list[PatientPlan], wanted: dict[str, obje
         "photometric": dict(sorted(Counter(image.photometric for _, image in images).items())),
         "compression": dict(sorted(Counter(image.compression for _, image in images).items())),
     }
-    text = json.dumps({"notice": NOTICE, **wanted, "counts": counts}, indent=2) + "\n"
-    (folder / DESCRIPTION).write_text(text, encoding="utf-8")
-
-
-def _is_complete(folder: Path, wanted: dict[str, object]) -> bool:
-    try:
-        found = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        images = sum(1 for _ in (folder / "images").glob("*.dcm"))
-        return (
-            all(found.get(key) == value for key, value in wanted.items())
-            and found["counts"]["images"] == images
-            and (folder / MANIFEST).is_file()
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
-
-
-def _refuse_foreign(folder: Path) -> None:
-    """A cohort of other arguments may be replaced; anything else in the way is somebody's work."""
-    if folder.is_dir() and (not any(folder.iterdir()) or (folder / DESCRIPTION).is_file()):
-        return
-    if folder.exists():
-        raise DataError(f"The folder {folder} holds something that is not a phantom: choose another or remove it.")
-
-
-def _remove_stale(folder: Path) -> None:
-    for left in folder.parent.glob(f".{folder.name}-unfinished-*"):
-        if time.time() - left.stat().st_mtime > _STALE_SECONDS:
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _put_in_place(draft: Path, folder: Path, wanted: dict[str, object]) -> None:
-    """Rename ``draft`` to ``folder``; an equal cohort finished meanwhile by another process stays in use."""
-    draft.chmod(0o755)  # mkdtemp makes it private; a cache may be shared
-    try:
-        if folder.exists() and not _is_complete(folder, wanted):
-            shutil.rmtree(folder)
-        draft.rename(folder)
-    except OSError:
-        if not _is_complete(folder, wanted):
-            raise

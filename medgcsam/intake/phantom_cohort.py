@@ -60,12 +60,12 @@ def plan_cohort(*, patients: int, seed: int) -> list[PatientPlan]:
     rng = np.random.default_rng([seed, 20])
     ill = np.arange(patients) < round(POSITIVE_SHARE * patients)
     rng.shuffle(ill)
-    counts = _deal(rng, ill.tolist(), _COUNTS)
+    counts = deal(rng, ill.tolist(), _COUNTS)
     labels = _label_images(rng, ill, counts)
-    sites = _deal(rng, ill.tolist(), ("north", "south"))
-    sexes = _deal(rng, list(zip(ill.tolist(), sites, strict=True)), ("F", "M"))
+    sites = deal(rng, ill.tolist(), ("north", "south"))
+    sexes = deal(rng, list(zip(ill.tolist(), sites, strict=True)), ("F", "M"))
     flat = [(label, site) for site, own in zip(sites, labels, strict=True) for label in own]
-    formats = iter(_deal(rng, flat, _FORMATS))
+    formats = iter(deal(rng, flat, _FORMATS))
     ages = np.clip(np.rint(rng.normal(57, 16, patients)), 18, 90).astype(int)
     return [
         PatientPlan(
@@ -109,7 +109,7 @@ def _plan_images(
     return tuple(images)
 
 
-def _deal(rng: np.random.Generator, groups: Sequence[Hashable], cards: Sequence[Item]) -> list[Item]:
+def deal(rng: np.random.Generator, groups: Sequence[Hashable], cards: Sequence[Item]) -> list[Item]:
     """Deal ``cards`` in turn to the members of each group in random order; the turn goes on from group to group."""
     hand = cycle(cards)
     dealt: list[Item | None] = [None] * len(groups)

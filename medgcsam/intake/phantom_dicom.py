@@ -18,8 +18,8 @@ from pydicom.uid import (
 )
 
 from medgcsam.intake.phantom_detector import MAXIMUM, Site
+from medgcsam.intake.phantom_folder import NOTICE
 
-NOTICE = "SYNTHETIC DATA"
 DETECTOR_MM = 430.0  # height of the detector
 COMPRESSIONS = {"none": ExplicitVRLittleEndian, "rle": RLELossless, "jpeg2000": JPEG2000Lossless}
 

@@ -18,17 +18,18 @@ from medgcsam.pipeline.store import Store
 AHEAD = 3  # batches that the reading thread may be ahead
 SHARE = 0.4  # of the free memory that "auto" lets the images take
 CENTRE, SPREAD = 0.5, 0.25  # of values 0..1, as the network gets them
+UNIT_RANGE = ("display", "percentile")  # the kinds of intensity whose values are 0..1; others are deviations
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def standardize(images: torch.Tensor, intensity: str) -> torch.Tensor:
-    """Values for the network: (x - 0.5) / 0.25 of values 0..1; z-scores as they are.
+    """Values for the network: (x - 0.5) / 0.25 of values 0..1; deviations ("zscore", "foreground") as they are.
 
     Constants and not the statistics of the training set, so that a network carries no hidden number of its data.
     This is the one place where it happens.
     """
-    return images if intensity == "zscore" else (images - CENTRE) / SPREAD
+    return (images - CENTRE).div_(SPREAD) if intensity in UNIT_RANGE else images
 
 
 class Batches:
@@ -76,7 +77,7 @@ class Batches:
 
     def __len__(self) -> int:
         """Batches per epoch."""
-        return len(self._bounds())
+        return len(bounds(len(self.rows), self.batch_size, drop_last=self.drop_last))
 
     @property
     def held(self) -> str:
@@ -89,15 +90,15 @@ class Batches:
         """Yield (images, targets, rows): images float32 (n, channels, rows, cols) standardised and targets, both on the
         device; rows int64 on the CPU, the rows of the store."""
         order = self._order(number)
-        parts = [order[start:stop] for start, stop in self._bounds()]
-        generator = _generator(self.seed, number, "augment")
-        source = self._from_device(parts) if self.held == "device" else self._read_ahead(parts)
+        parts = [order[start:stop] for start, stop in bounds(len(self.rows), self.batch_size, drop_last=self.drop_last)]
+        generator = generator_of(self.seed, number, "augment")
+        source = self._from_device(parts) if self.held == "device" else read_ahead(self._gather, parts)
         try:
             for part, images, targets in source:
                 images = images.to(self.device, non_blocking=True).float()
                 targets = targets.to(self.device, non_blocking=True)
                 if self.augment is not None:
-                    images = self.augment(images, generator, unit_range=self.store.intensity != "zscore")
+                    images = self.augment(images, generator, unit_range=self.store.intensity in UNIT_RANGE)
                 yield standardize(images, self.store.intensity), targets, self.rows[part]
         finally:
             source.close()
@@ -105,18 +106,7 @@ class Batches:
     def _order(self, number: int) -> torch.Tensor:
         if not self.shuffle:
             return torch.arange(len(self.rows))
-        return torch.randperm(len(self.rows), generator=_generator(self.seed, number, "order"))
-
-    def _bounds(self) -> list[tuple[int, int]]:
-        n, size = len(self.rows), self.batch_size
-        bounds = [(start, min(start + size, n)) for start in range(0, n, size)]
-        rest = n % size
-        if rest and self.drop_last and len(bounds) > 1:
-            bounds.pop()
-        elif rest == 1 and len(bounds) > 1:
-            bounds.pop()
-            bounds[-1] = (bounds[-1][0], n)
-        return bounds
+        return torch.randperm(len(self.rows), generator=generator_of(self.seed, number, "order"))
 
     def _from_device(self, parts: list[torch.Tensor]) -> Iterator[Batch]:
         for part in parts:
@@ -133,42 +123,55 @@ class Batches:
             images, targets = images.pin_memory(), targets.pin_memory()
         return part, images, targets
 
-    def _read_ahead(self, parts: list[torch.Tensor]) -> Iterator[Batch]:
-        """Gather batches in a thread; it ends with the epoch, also when the consumer leaves early."""
-        ready: queue.Queue = queue.Queue(maxsize=AHEAD)
-        stop = threading.Event()
 
-        def put(item: Any) -> None:
-            while not stop.is_set():
-                try:
-                    ready.put(item, timeout=0.1)
-                    return
-                except queue.Full:
-                    continue
+def bounds(count: int, size: int, *, drop_last: bool = False) -> list[tuple[int, int]]:
+    """First and last (exclusive) of each batch of ``size``; what ``Batches`` says of the last one."""
+    pairs = [(start, min(start + size, count)) for start in range(0, count, size)]
+    rest = count % size
+    if rest and drop_last and len(pairs) > 1:
+        pairs.pop()
+    elif rest == 1 and len(pairs) > 1:
+        pairs.pop()
+        pairs[-1] = (pairs[-1][0], count)
+    return pairs
 
-        def read() -> None:
+
+def read_ahead(gather: Callable[[Any], Any], parts: Sequence[Any]) -> Iterator[Any]:
+    """``gather`` of each part, done in a thread; it ends with the epoch, also when the consumer leaves early."""
+    ready: queue.Queue = queue.Queue(maxsize=AHEAD)
+    stop = threading.Event()
+
+    def put(item: Any) -> None:
+        while not stop.is_set():
             try:
-                for part in parts:
-                    if stop.is_set():
-                        return
-                    put(self._gather(part))
-                put(None)
-            except BaseException as error:  # handed to the consumer, who raises it
-                put(error)
+                ready.put(item, timeout=0.1)
+                return
+            except queue.Full:
+                continue
 
-        thread = threading.Thread(target=read, name="medgcsam-batches", daemon=True)
-        thread.start()
+    def read() -> None:
         try:
-            while (item := ready.get()) is not None:
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
-        finally:
-            stop.set()
-            thread.join()
+            for part in parts:
+                if stop.is_set():
+                    return
+                put(gather(part))
+            put(None)
+        except BaseException as error:  # handed to the consumer, who raises it
+            put(error)
+
+    thread = threading.Thread(target=read, name="medgcsam-batches", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join()
 
 
-def _generator(seed: int, number: int, purpose: str) -> torch.Generator:
+def generator_of(seed: int, number: int, purpose: str) -> torch.Generator:
     """An own stream for every (seed, epoch, purpose)."""
     digest = hashlib.sha256(f"{seed}/{number}/{purpose}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))

@@ -240,7 +240,7 @@ def _decode_chunk(jobs: Sequence[tuple[int, str]], image: Any) -> list[_Decoded]
 
 def _decode(row: int, reference: str, image: Any) -> _Decoded:
     try:
-        decoded = read_image(reference, irregular=image.irregular, pet=image.pet)
+        decoded = read_image(reference, irregular=image.irregular, pet=image.pet, orientation=image.orientation)
         digest = pixel_digest(decoded)
     except (DataError, OSError) as error:
         return row, None, str(error).rstrip(".")  # names the file itself

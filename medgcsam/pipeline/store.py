@@ -25,6 +25,7 @@ log = logging.getLogger("medgcsam")
 FORMAT = 1  # part of every key: raise it when preprocessing or the layout of the folder changes
 SYNC_SECONDS = 5.0  # an interrupted build loses at most this much work
 _IMAGE_FIELDS = ("size", "channels", "fit", "intensity", "irregular", "pet")
+_LATER_FIELDS = {"orientation": "refuse"}  # left out where they are so, which keeps the keys of older stores
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
@@ -60,6 +61,7 @@ class Store:
 def image_fields(image: Any) -> dict:
     """What of the image configuration decides the pixels of a store, as plain JSON values."""
     fields = {name: getattr(image, name) for name in _IMAGE_FIELDS}
+    fields |= {name: getattr(image, name) for name, usual in _LATER_FIELDS.items() if getattr(image, name) != usual}
     return {**fields, "size": [int(n) for n in fields["size"]], "channels": int(fields["channels"])}
 
 

@@ -34,31 +34,36 @@ def say_comparison(document: dict[str, Any], journal: Journal) -> None:
 
 def _headline(document: dict[str, Any]) -> str:
     seeds, folds = (", ".join(map(str, document[key])) for key in ("seeds", "folds"))
-    counts = next((s["auroc"] for s in document["settings"].values() if "auroc" in s), None)
+    metric = document["primary_metric"]
+    counts = next((s[metric] for s in document["settings"].values() if metric in s), None)
     tested = f"; tested on {counts['n_patients']} patients, {counts['n_images']} images" if counts else ""
     return f"{document['name']}: seeds {seeds}; folds {folds}{tested}; {document['budget']}"
 
 
 def _setting_lines(document: dict[str, Any]) -> list[list[str]]:
+    """The primary metric with its interval and spread, the others as they are, and the price of a run."""
     level = f"{100 * document['confidence']:g}% interval"
-    numbers = ("SD of seeds", "AUPRC", "Brier", "log loss", "gradients/run", "seconds/run")
-    lines = [["setting", f"AUROC [{level}]", *numbers]]
+    first, *others = document["metrics"]
+    words = {metric: about["words"] for metric, about in document["metrics"].items()}
+    numbers = ("SD of seeds", *(words[metric] for metric in others), "gradients/run", "seconds/run")
+    lines = [["setting", f"{words[first]} [{level}]", *numbers]]
     for name, setting in document["settings"].items():
         cost = setting.get("cost")
         price = [f"{cost['gradient_evaluations']:.0f}", f"{cost['seconds']:.1f}"] if cost else ["", ""]
-        if "auroc" not in setting:
-            lines.append([name, "no seed is complete", "", "", "", "", *price])
+        if first not in setting:
+            lines.append([name, "no seed is complete", "", *("" for _ in others), *price])
             continue
-        area = setting["auroc"]
-        spread = "" if area["sd_seeds"] is None else f"{area['sd_seeds']:.4f}"
-        others = [_plain(setting[metric]["value"]) for metric in ("auprc", "brier", "log_loss")]
-        lines.append([name, interval(area), spread, *others, *price])
+        entry = setting[first]
+        spread = "" if entry["sd_seeds"] is None else f"{entry['sd_seeds']:.4f}"
+        beside = [_plain(setting[metric]["value"]) for metric in others]
+        lines.append([name, interval(entry), spread, *beside, *price])
     return lines
 
 
 def _pair_head(document: dict[str, Any]) -> list[str]:
     level = f"{100 * document['confidence']:g}% interval"
-    return ["pair", f"difference in AUROC [{level}]", "p", "p (Holm)"]
+    words = document["metrics"][document["primary_metric"]]["words"]
+    return ["pair", f"difference in {words} [{level}]", "p", "p (Holm)"]
 
 
 def _pair_cells(pair: dict[str, Any]) -> list[str]:
@@ -83,7 +88,9 @@ def _notes(document: dict[str, Any], pairs: Sequence[dict[str, Any]]) -> list[st
         notes.append("One seed says nothing about training again: intervals are over patients only, nothing is tested.")
     baseline = document["settings"].get("baseline", {})
     if baseline:
-        notes.append(f"sanity baseline: {baseline['method']}; AUROC {interval(baseline['auroc'])}")
+        metric = document["primary_metric"]
+        words = document["metrics"][metric]["words"]
+        notes.append(f"sanity baseline: {baseline['method']}; {words} {interval(baseline[metric])}")
     if any(pair["text"].startswith("inconclusive") for pair in pairs):
         notes.append(
             "inconclusive: neither a difference nor its absence is shown; it would take more patients or seeds."

@@ -12,32 +12,60 @@ from medgcsam.journal import Journal
 from medgcsam.recipes.summary import say_summary
 from medgcsam.run_folder import RunFolder, read_json, read_table, write_json
 from medgcsam.scoring import Question, metrics_document
+from medgcsam.scoring_segmentation import segmentation_document
 
 
 def evaluate_again(path: Path, overrides: Sequence[str], *, journal: Journal) -> dict[str, Any]:
-    """Compute metrics.json of a run anew from predictions.csv and write its report; returns {"run", "metrics"}.
+    """Compute metrics.json of a run anew and write its report; returns {"run", "metrics"}.
 
-    Only numbers change: what the run knows beside its predictions (cost, selection, duplicates) stays.
+    The numbers come from predictions.csv, of a segmentation from cases.csv. Only they change: what the run knows
+    beside them (cost, selection, duplicates) stays.
+
+    Raises:
+        ConfigError: another tolerance of NSD, which cases.csv was measured with.
     """
     from medgcsam.report import write_report
 
     run = RunFolder.existing(path)
     config = run_config(run, overrides, sections=("evaluation", "report"))
     before = read_json(run.metrics)
-    question = Question(before["task"], tuple(before["classes"]), before["positive"], before["patients"] == "known")
-    document = metrics_document(
-        read_table(run.predictions),
-        question,
-        config.evaluation,
-        baseline=read_table(run.baseline) if run.baseline.is_file() else None,
-        baseline_method=before.get("baseline", {}).get("method", ""),
-        operating_point=before["operating_point"] if before["testing"] == "external" else None,
-    )
-    kept = {key: value for key, value in before.items() if key not in document}
+    baseline = {
+        "baseline": read_table(run.baseline) if run.baseline.is_file() else None,
+        "baseline_method": before.get("baseline", {}).get("method", ""),
+    }
+    if before["task"] == "segmentation":
+        document = _segmentation_numbers(run, config, before, **baseline)
+    else:
+        document = _classification_numbers(run, config, before, **baseline)
+    kept = {key: value for key, value in before.items() if key not in document and key != "confidence"}
+    if config.evaluation.confidence != load(run.config, []).evaluation.confidence:
+        kept["confidence"] = config.evaluation.confidence  # what config.yaml does not say
     write_json(run.metrics, document | kept)
     write_report(run.path)
     say_summary(run, journal)
     return {"run": str(run.path), "metrics": read_json(run.metrics)}
+
+
+def _classification_numbers(run: RunFolder, config: Config, before: dict[str, Any], **baseline: Any) -> dict[str, Any]:
+    question = Question(before["task"], tuple(before["classes"]), before["positive"], before["patients"] == "known")
+    point = before["operating_point"] if before["testing"] == "external" else None
+    return metrics_document(read_table(run.predictions), question, config.evaluation, operating_point=point, **baseline)
+
+
+def _segmentation_numbers(run: RunFolder, config: Config, before: dict[str, Any], **baseline: Any) -> dict[str, Any]:
+    measured = load(run.config, []).evaluation.nsd_tolerance
+    if config.evaluation.nsd_tolerance != measured:
+        raise ConfigError(
+            f"evaluation.nsd_tolerance: the surfaces of this run were measured with {measured} and cases.csv holds "
+            "only what came of it; change the configuration and train anew with --restart."
+        )
+    return segmentation_document(
+        read_table(run.cases),
+        config.evaluation,
+        structures=before["structures"],
+        patients_known=before["patients"] == "known",
+        **baseline,
+    )
 
 
 def run_config(run: RunFolder, overrides: Sequence[str], *, sections: Sequence[str]) -> Config:

@@ -32,6 +32,10 @@ def evaluate_external(
     Classes, preprocessing, weights and threshold are those of the run. Images that the run was trained or selected on
     are an error: a test on them would not be external. Reference standard, annotators and ethics approval are those of
     the other data, given by ``--set report.KEY=...``.
+
+    Raises:
+        ConfigError: the run is a segmentation; an override of a section that cannot be changed; a name for no folder.
+        DataError: images or patients that the run was trained or selected on.
     """
     from medgcsam.report import write_report
     from medgcsam.training.resume import without_places
@@ -41,6 +45,11 @@ def evaluate_external(
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ConfigError(f"--name {name}: use letters, digits, dots, dashes and underscores.")
     config = run_config(run, overrides, sections=("data", "evaluation", "report"))
+    if config.task == "segmentation":
+        raise ConfigError(
+            f"{shown(run.path)}: external testing of a segmentation is not there yet; "
+            f"`medgcsam predict {shown(run.path)} INPUT` segments the images of another site."
+        )
     data = config.data.model_copy(update={"manifest": str(Path(manifest).absolute())} | _own_root(overrides))
     report = config.report.model_copy(update=dict.fromkeys(_unsaid(overrides)))
     config = config.model_copy(update={"data": data, "report": report})
@@ -73,8 +82,8 @@ def _test(run: RunFolder, target: RunFolder, config: Config, journal: Journal) -
     from medgcsam.places import cache_folder
     from medgcsam.privacy import hash_id, load_salt
     from medgcsam.scoring import metrics_document, predictions_table
+    from medgcsam.training.classification import load_selected, predict_store, question_of
     from medgcsam.training.device import choose_device
-    from medgcsam.training.run import load_selected, predict_store, question_of
     from medgcsam.training.tasks import Task
 
     before = read_json(run.metrics)

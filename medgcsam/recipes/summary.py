@@ -2,46 +2,90 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from medgcsam.journal import Journal
 from medgcsam.places import shown
 from medgcsam.run_folder import RunFolder, read_json
 
+_SHOWN_OF_SEGMENTATION = (
+    "dice", "dice_with_empty", "nsd", "hd95_mm", "hd95_px", "asd_mm", "asd_px", "volume_error_ml", "volume_error_px",
+    "area_error_mm2", "area_error_px", "missed", "false_positive", "both_empty",
+)  # fmt: skip
 _SHOWN = ("auroc", "auroc_patient", "auprc", "sensitivity", "specificity", "ppv", "npv", "accuracy", "brier", "ece")
 
 
 def say_summary(run: RunFolder, journal: Journal) -> None:
-    """The test result with intervals, beside the sanity baseline, and where the files are."""
+    """The test result with intervals, beside the baseline, and where the files are."""
     metrics = read_json(run.metrics)
-    test = metrics["partitions"]["test"]
-    baseline = metrics.get("baseline", {}).get("partitions", {}).get("test", {})
-    any_metric = test["auroc"]
     journal.say()
     if metrics["synthetic"]:
         journal.say("SYNTHETIC DATA")
     if metrics["patients"] == "unknown":
         journal.say("Patients are unknown: each image counts as one, so intervals may be too narrow.")
+    if metrics["task"] == "segmentation":
+        _say_segmentation(metrics, journal)
+    else:
+        _say_classification(metrics, journal)
+    journal.say(f"report         {shown(run.report)}", log=False)
+
+
+def _say_segmentation(metrics: dict[str, Any], journal: Journal) -> None:
+    """Means over the structures, and Dice and what was missed or invented of each."""
+    test, baseline = metrics["partitions"]["test"], _baseline(metrics)
+    structures = metrics["structures"]
+    journal.say(
+        f"{metrics['testing']} testing: {test['dice']['n_patients']} patients, {test['dice']['n_images']} images, "
+        f"{', '.join(structures)}"
+    )
+    names = list(_SHOWN_OF_SEGMENTATION)
+    if len(structures) > 1:
+        names += [f"{name}_{one}" for one in structures for name in ("dice", "missed", "false_positive")]
+    _say_beside(names, test, baseline, journal, title="threshold baseline")
+    tolerances = metrics.get("nsd_tolerance")
+    if isinstance(tolerances, dict) and tolerances:
+        different = len(set(tolerances.values())) > 1
+        words = [f"{name} {value:g}" if different else f"{value:g}" for name, value in tolerances.items()]
+        unit = "pixels" if "hd95_px" in test and "hd95_mm" not in test else "mm"
+        journal.say(f"tolerance      {', '.join(words if different else words[:1])} {unit} (of nsd)")
+
+
+def _say_classification(metrics: dict[str, Any], journal: Journal) -> None:
+    test, any_metric = metrics["partitions"]["test"], metrics["partitions"]["test"]["auroc"]
     journal.say(
         f"{metrics['testing']} testing: {any_metric['n_patients']} patients, {any_metric['n_images']} images, "
         f"{any_metric['n_events']} with {metrics['positive'] or 'the rarest class'}"
     )
-    journal.say(f"{'':<14} {'network':<26}{'sanity baseline' if baseline else ''}".rstrip())
-    for name in _SHOWN:
-        if name in test and test[name]["value"] is not None:
-            beside = interval(baseline[name]) if name in baseline else ""
-            journal.say(f"{name:<14} {interval(test[name]):<26}{beside}".rstrip())
+    _say_beside(_SHOWN, test, _baseline(metrics), journal, title="sanity baseline")
     point = metrics["operating_point"]
     if metrics["task"] == "binary" and point:
         rule = f"{point['rule']}{'' if point.get('target') is None else ' ' + format(point['target'], 'g')}"
         journal.say(f"threshold      {point['threshold']:.3f} ({rule}, chosen on {point['chosen_on']})")
-    journal.say(f"report         {shown(run.report)}", log=False)
+
+
+def _baseline(metrics: dict[str, Any]) -> dict[str, Any]:
+    return metrics.get("baseline", {}).get("partitions", {}).get("test", {})
+
+
+def _say_beside(
+    names: Sequence[str], test: dict[str, Any], baseline: dict[str, Any], journal: Journal, *, title: str
+) -> None:
+    """A line for each metric that has a value, the baseline's beside it."""
+    names = [name for name in names if name in test and test[name]["value"] is not None]
+    width = max(14, *(len(name) for name in names)) if names else 14
+    journal.say(f"{'':<{width}} {'network':<26}{title if baseline else ''}".rstrip())
+    for name in names:
+        beside = interval(baseline[name]) if name in baseline else ""
+        journal.say(f"{name:<{width}} {interval(test[name]):<26}{beside}".rstrip())
 
 
 def interval(entry: dict[str, Any]) -> str:
-    """A metric as ``0.912 [0.861, 0.955]``, without brackets where there is no interval."""
+    """A metric as ``0.912 [0.861, 0.955]``, without brackets where there is no interval; a count as it is."""
     if entry["value"] is None:
         return "not estimable"
+    if isinstance(entry["value"], int):
+        return str(entry["value"])
     text = f"{entry['value']:.3f}"
     if entry.get("low") is None or entry.get("high") is None:
         return text

@@ -44,6 +44,14 @@ class Facts:
     """The resolved configuration, its paths cut to their last part; empty where absent."""
     external: str | None
     """Name of the external test, None for the run's own."""
+    cases: pd.DataFrame | None = None
+    """cases.csv of a segmentation; None where it is absent, and then there are no figures of cases."""
+    plan: dict[str, Any] | None = None
+    """plan.json of a segmentation."""
+    components: dict[str, Any] | None = None
+    """components.json of a segmentation; where it is absent, what metrics.json says of it."""
+    masks: bool = False
+    """Whether the folder of predicted masks holds any file."""
 
     @property
     def author(self) -> dict[str, str | None]:
@@ -82,14 +90,19 @@ def load_facts(folder: Path) -> Facts:
     run = RunFolder(folder.parent.parent) if is_external else here
     provenance = here.provenance if here.provenance.is_file() else run.provenance
     config = here.config if here.config.is_file() else run.config
+    metrics = read_json(here.metrics)
     return Facts(
-        metrics=read_json(here.metrics),
+        metrics=metrics,
         predictions=read_table(here.predictions) if here.predictions.is_file() else None,
         split=read_json(run.split) if run.split.is_file() else None,
         history=read_json_lines(run.history),
         provenance=read_json(provenance) if provenance.is_file() else {},
         config=without_folders(_read_yaml(config)) if config.is_file() else {},
         external=folder.name if is_external else None,
+        cases=read_table(here.cases) if here.cases.is_file() else None,
+        plan=read_json(run.plan) if run.plan.is_file() else None,
+        components=read_json(run.components) if run.components.is_file() else metrics.get("components"),
+        masks=here.masks.is_dir() and any(here.masks.iterdir()),
     )
 
 

@@ -6,45 +6,19 @@ every pair of lines differs by dash or marker as well.
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from medgcsam.report.drawing import STYLE, blank_figure, svg_text
 from medgcsam.report.svg import PALETTE
 
-_STYLE = {
-    "svg.fonttype": "none",
-    "font.family": ["DejaVu Sans"],
-    "font.size": 9.0,
-    "axes.edgecolor": PALETTE["muted"],
-    "axes.labelcolor": PALETTE["ink"],
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": PALETTE["grid"],
-    "grid.linewidth": 0.6,
-    "xtick.color": PALETTE["muted"],
-    "ytick.color": PALETTE["muted"],
-    "xtick.labelcolor": PALETTE["ink"],
-    "ytick.labelcolor": PALETTE["ink"],
-    "lines.linewidth": 1.7,
-    "legend.frameon": False,
-    "legend.fontsize": 8.0,
-    "legend.labelcolor": PALETTE["ink"],
-    "path.simplify": True,
-}
 
-
-@matplotlib.rc_context(_STYLE)
+@matplotlib.rc_context(STYLE)
 def roc_figure(
     false_positive_rate: np.ndarray,
     true_positive_rate: np.ndarray,
@@ -67,10 +41,10 @@ def roc_figure(
     if point is not None:
         _mark(axes, point, "operating point")
     axes.legend(loc="lower right")
-    return _svg(figure, "roc")
+    return svg_text(figure, "roc")
 
 
-@matplotlib.rc_context(_STYLE)
+@matplotlib.rc_context(STYLE)
 def precision_recall_figure(
     recall: np.ndarray,
     precision: np.ndarray,
@@ -93,10 +67,10 @@ def precision_recall_figure(
     if point is not None:
         _mark(axes, point, "operating point")
     axes.legend(loc="lower left")
-    return _svg(figure, "precision-recall")
+    return svg_text(figure, "precision-recall")
 
 
-@matplotlib.rc_context(_STYLE)
+@matplotlib.rc_context(STYLE)
 def reliability_figure(
     series: Sequence[tuple[str, Sequence[Mapping[str, float]]]], *, probabilities: np.ndarray, xlabel: str, ylabel: str
 ) -> str:
@@ -106,7 +80,7 @@ def reliability_figure(
         series: one or two of (name, points), each point with "predicted", "observed", "low", "high" in [0, 1].
         probabilities: (n,) in [0, 1], what the histogram counts in 20 bins of equal width.
     """
-    figure = _figure(4.2, 4.6)
+    figure = blank_figure(4.2, 4.6)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     upper.plot([0, 1], [0, 1], color=PALETTE["muted"], linewidth=0.9, linestyle=(0, (2, 2)), label="perfect")
     looks = [
@@ -130,10 +104,10 @@ def reliability_figure(
     )
     lower.set(xlabel=xlabel, ylabel="Images")
     lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-    return _svg(figure, "reliability")
+    return svg_text(figure, "reliability")
 
 
-@matplotlib.rc_context(_STYLE)
+@matplotlib.rc_context(STYLE)
 def learning_figure(
     epochs: Sequence[int],
     series: Sequence[tuple[str, Sequence[float]]],
@@ -148,7 +122,7 @@ def learning_figure(
         epochs: (n,) epoch numbers; series: (name, values (n,)), NaN where not measured.
         selected: epoch whose weights are the result; ascent_from: first epoch with a sharpness-aware step.
     """
-    figure = _figure(4.2, 3.3)
+    figure = blank_figure(4.2, 3.3)
     axes = figure.subplots()
     looks = [
         {"color": PALETTE["first"], "linestyle": "-"},
@@ -171,21 +145,11 @@ def learning_figure(
     axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
     axes.margins(x=0.02)
     axes.legend(loc="best")
-    return _svg(figure, f"learning {ylabel}")
-
-
-def _figure(width: float, height: float) -> Figure:
-    # Fixed margins in inches: a layout engine would draw everything twice to find about the same.
-    figure = Figure(figsize=(width, height))
-    FigureCanvasSVG(figure)
-    figure.subplots_adjust(
-        left=0.55 / width, right=1 - 0.08 / width, bottom=0.48 / height, top=1 - 0.08 / height, hspace=0.12
-    )
-    return figure
+    return svg_text(figure, f"learning {ylabel}")
 
 
 def _unit_square(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
-    figure = _figure(4.2, 4.1)
+    figure = blank_figure(4.2, 4.1)
     axes = figure.subplots()
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel=xlabel, ylabel=ylabel, aspect="equal")
     return figure, axes
@@ -207,15 +171,3 @@ def _mark(axes: Axes, point: tuple[float, float], name: str) -> None:
         label=name,
         zorder=5,
     )
-
-
-def _svg(figure: Figure, salt: str) -> str:
-    stream = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": f"medgcsam {salt}"}):
-        figure.savefig(
-            stream,
-            format="svg",
-            transparent=True,
-            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
-        )
-    return re.sub(r"(\d+\.\d\d)\d+", r"\1", stream.getvalue())

@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from markupsafe import Markup
+
 from medgcsam.report.cases import Cases, positive_class, test_cases
 from medgcsam.report.curves import calibration_view, curves_view
 from medgcsam.report.decisions import decisions_view, frequent_errors, operating_point_words
 from medgcsam.report.facts import AUTHOR_FACTS, Facts
+from medgcsam.report.numbers import tagged_count
 from medgcsam.report.performance import by_class, entries, performance_view
-from medgcsam.report.views import cases_view, dataset_notes, provenance_view, reference_view, training_view
+from medgcsam.report.training import training_view
+from medgcsam.report.views import cases_view, dataset_notes, provenance_view, reference_view
 
 _TESTING = {
     "internal": "The test images come from the same source as the training images, and were kept apart from them.",
@@ -20,6 +24,7 @@ _TASKS = {
     "binary": "classification into two classes",
     "multiclass": "classification into {n} classes",
     "multilabel": "classification with {n} labels, any number of them per image",
+    "segmentation": "segmentation, structures: {n}",
 }
 
 
@@ -39,7 +44,7 @@ def page_view(facts: Facts) -> dict[str, Any]:
     """What stands above the sections."""
     metrics = facts.metrics
     testing = metrics.get("testing") or ("external" if facts.external else "internal")
-    words = _TASKS[metrics["task"]].format(n=len(metrics["classes"]))
+    words = _TASKS[metrics["task"]].format(n=len(metrics.get("classes") or metrics.get("structures") or ()))
     setting = facts.provenance.get("setting")
     network = (facts.provenance.get("network") or {}).get("name") or (facts.config.get("network") or {}).get("name")
     parts = [words[0].upper() + words[1:]]
@@ -85,17 +90,35 @@ def summary_view(facts: Facts, cases: Cases | None) -> dict[str, Any]:
     event = (
         f"image that shows {positive_class(metrics)}" if metrics["task"] == "binary" else "image of the rarest class"
     )
+    headline = whole.get("auroc")
+    rows: list[tuple[str, Any]] = []
+    if headline:
+        sizes = (tagged_count(headline.get(key)) for key in ("n_patients", "n_images", "n_events"))
+        words = Markup('{} patients, {} images, {} events <span class="small">(event: {})</span>')
+        rows = [("Tested on", words.format(*sizes, event)), ("Interval by", interval_words(headline))]
+    return summary_basis(facts) | {
+        "headline": headline,
+        "measure": "AUROC",
+        "name": name,
+        "facts": [*rows, ("Operating point", operating_point_words(facts))],
+        "errors": frequent_errors(facts, cases),
+    }
+
+
+def interval_words(headline: dict[str, Any]) -> str:
+    """How the interval of the headline was made, and why there is none where there is none."""
+    words = str(headline.get("method") or "method not recorded")
+    return f"{words}; {headline['reason']}" if headline.get("reason") else words
+
+
+def summary_basis(facts: Facts) -> dict[str, Any]:
+    """What page 1 says of every run, whatever its task."""
     author = facts.author
     return {
-        "headline": whole.get("auroc"),
-        "name": name,
         "level": f"{facts.confidence:.0%}",
-        "event": event,
-        "operating_point": operating_point_words(facts),
         "purpose": [(AUTHOR_FACTS[key], author[key]) for key in ("intended_use", "not_for", "contact", "funding")],
-        "errors": frequent_errors(facts, cases),
-        "patients_unknown": metrics.get("patients") == "unknown",
+        "patients_unknown": facts.metrics.get("patients") == "unknown",
         "notes": dataset_notes(facts),
         "synthetic": facts.synthetic,
-        "dropped": (metrics.get("duplicates") or {}).get("dropped_from_train") or 0,
+        "dropped": (facts.metrics.get("duplicates") or {}).get("dropped_from_train") or 0,
     }

@@ -1,4 +1,4 @@
-"""Sections about the study itself: cases and partitions, reference standard, training, provenance."""
+"""Sections about the study itself: cases and partitions, reference standard, provenance."""
 
 from __future__ import annotations
 
@@ -7,28 +7,21 @@ from typing import Any
 from markupsafe import Markup
 
 from medgcsam.report.facts import AUTHOR_FACTS, Facts, config_yaml
-from medgcsam.report.figures import learning_figure
-from medgcsam.report.numbers import duration, tagged, tagged_count, whole
-from medgcsam.report.svg import inline_svg
+from medgcsam.report.numbers import tagged_count, whole
+from medgcsam.report.preparation import preparation
 from medgcsam.report.tables import row, table
 
 _PARTITIONS = {"train": "Training", "validation": "Validation", "test": "Test"}
+_CHOSEN = {
+    "classification": "the epoch, the operating point and the recalibration",
+    "segmentation": "the epoch, and whether only the largest part of a structure is kept,",
+}
 _SPLIT_WORDS = {
     "folds": "by patient into folds",
     "manifest": "as the manifest says (its column partition)",
     "site": "by site: one site was kept for the test",
     "date": "by date: studies from a set day on were kept for the test",
     "file": "as a given split file says",
-}
-_FIT = {
-    "pad": "a border is added",
-    "stretch": "the image is stretched to the size",
-    "crop": "the longer side is cut",
-}
-_INTENSITY = {
-    "display": "as displayed (window or full range)",
-    "percentile": "cut at the 0.5th and 99.5th percentile",
-    "zscore": "zero mean and unit deviation in each image",
 }
 _HASHES = {
     "config_sha256": "Configuration",
@@ -44,6 +37,7 @@ def cases_view(facts: Facts) -> dict[str, Any]:
     view: dict[str, Any] = {
         "patients_unknown": facts.metrics.get("patients") == "unknown",
         "external": facts.external is not None,
+        "chosen": _CHOSEN["segmentation" if facts.metrics["task"] == "segmentation" else "classification"],
         "table": None,
         "excluded": None,
     }
@@ -65,12 +59,13 @@ def cases_view(facts: Facts) -> dict[str, Any]:
         for name in parts
     ]
     head = ["Partition", "Patients", "Images", *classes]
-    title = "Patients, images and labels in each partition."
-    view["table"] = table(title, head, rows, note="Under each class: images.")
+    title = f"Patients{', images and labels' if classes else ' and images'} in each partition."
+    view["table"] = table(title, head, rows, note="Under each class: images." if classes else "")
     if view["external"]:
         view["how"] = [("Overlap with training and validation", _overlap_words(facts.metrics.get("overlap") or {}))]
         return view
-    view["how"] = _how_divided(split, stratified=bool((facts.config.get("split") or {}).get("stratify")))
+    stratified = bool(classes and (facts.config.get("split") or {}).get("stratify"))
+    view["how"] = _how_divided(split, stratified=stratified)
     excluded = [row(reason, tagged_count(number)) for reason, number in (split.get("excluded") or {}).items()]
     view["excluded"] = table("Images left out before the split.", ["Reason", "Images"], excluded) if excluded else None
     return view
@@ -114,10 +109,7 @@ def _leakage_words(leakage: dict[str, Any], *, patients_unknown: bool) -> Markup
 
 def reference_view(facts: Facts) -> dict[str, Any]:
     """The data set, who set the reference standard, and what was done to every image before the network saw it."""
-    data, config, author = facts.provenance.get("data") or {}, facts.config, facts.author
-    image = config.get("image") or {}
-    size = image.get("size")
-    size = " × ".join(str(side) for side in size) + " (rows × columns)" if isinstance(size, list) else size
+    data, author = facts.provenance.get("data") or {}, facts.author
     return {
         "data": [
             ("Title", data.get("title") or facts.metrics.get("title")),
@@ -127,12 +119,7 @@ def reference_view(facts: Facts) -> dict[str, Any]:
             *(("Note", note) for note in dataset_notes(facts)),
         ],
         "author": [(AUTHOR_FACTS[key], author[key]) for key in ("reference_standard", "annotators", "ethics_approval")],
-        "preparation": [
-            ("Size in pixels", size),
-            ("Other aspect ratios", _FIT.get(image.get("fit"), image.get("fit"))),
-            ("Gray values", _INTENSITY.get(image.get("intensity"), image.get("intensity"))),
-            ("Channels", image.get("channels")),
-        ],
+        "preparation": preparation(facts),
     }
 
 
@@ -145,115 +132,6 @@ def dataset_notes(facts: Facts) -> list[str]:
             if text and text not in found:
                 found.append(text)
     return found
-
-
-def training_view(facts: Facts) -> dict[str, Any]:
-    """Optimizer, selection, cost and learning curves."""
-    history, config = facts.history, facts.config
-    optimizer, selection = config.get("optimizer") or {}, facts.metrics.get("selection") or {}
-    cost = facts.metrics.get("cost") or {}
-    last = history[-1] if history else {}
-    ascent = ascent_start(history)
-    name = optimizer.get("name")
-    over = f" over {optimizer['base']}" if name in ("sam", "gcsam") and optimizer.get("base") else ""
-    rows = [
-        ("Optimizer", f"{name}{over}" if name else None),
-        ("Sharpness-aware ascent", _ascent_words(history, ascent)),
-        ("Epochs run", whole(len(history)) if history else "not recorded"),
-        ("Selected epoch", _selection_words(selection)),
-        ("Gradient evaluations", tagged_count(cost.get("gradient_evaluations", last.get("gradient_evaluations")))),
-        ("Time", duration(cost.get("seconds"))),
-    ]
-    view: dict[str, Any] = {"facts": rows, "figures": [], "table": None}
-    if history:
-        view["figures"] = _learning_figures(history, selection.get("epoch"), ascent)
-        view["table"] = _history_table(history, selection.get("epoch"))
-    return view
-
-
-def _selection_words(selection: dict[str, Any]) -> str:
-    metric = str(selection.get("metric") or "").replace("auroc", "AUROC")
-    return whole(selection.get("epoch")) + (f", by {metric}" if metric else "")
-
-
-def ascent_start(history: list[dict[str, Any]]) -> int | None:
-    """First epoch with an ascent, which shows by its own count or by more than one pass per step; None without."""
-    return next(
-        (line["epoch"] for line in history if line.get("ascents") or (line.get("passes_per_step") or 1) > 1), None
-    )
-
-
-def _ascent_words(history: list[dict[str, Any]], ascent: int | None) -> Any:
-    if not history:
-        return "not recorded"
-    if ascent is None:
-        return "none: every step took one gradient"
-    passes = max(line.get("passes_per_step") or 1 for line in history)
-    start = "from the first epoch" if ascent == history[0]["epoch"] else f"from epoch {ascent}"
-    return Markup("{}, at up to {} passes per step").format(start, tagged(passes))
-
-
-def _learning_figures(history: list[dict[str, Any]], selected: int | None, ascent: int | None) -> list[dict[str, Any]]:
-    epochs = [line["epoch"] for line in history]
-
-    def values(key: str) -> list[float]:
-        return [float("nan") if line.get(key) is None else float(line[key]) for line in history]
-
-    options = {"selected": selected, "ascent_from": ascent}
-    losses = [("training", values("train_loss")), ("validation", values("validation_loss"))]
-    loss = learning_figure(epochs, losses, ylabel="Loss", **options)
-    auroc = learning_figure(epochs, [("validation", values("validation_auroc"))], ylabel="AUROC", **options)
-    where = f" The dotted line marks epoch {selected}, whose weights were tested." if selected else ""
-    shade = " The shaded epochs take the sharpness-aware ascent step." if ascent and ascent > epochs[0] else ""
-    last = history[-1]
-    return [
-        {
-            "title": "Loss over the epochs.",
-            "caption": "Solid: training. Dashed: validation." + where + shade,
-            "svg": inline_svg(
-                loss,
-                name="loss",
-                label=(
-                    f"Learning curves of the loss over {len(history)} epochs; in the last epoch "
-                    f"{_spoken(last, 'train_loss')} in training and {_spoken(last, 'validation_loss')} in validation."
-                ),
-            ),
-        },
-        {
-            "title": "Validation AUROC over the epochs.",
-            "caption": "Measured on the validation partition, never on the test partition." + where + shade,
-            "svg": inline_svg(
-                auroc,
-                name="auroc",
-                label=(
-                    f"Validation AUROC over {len(history)} epochs; {_spoken(last, 'validation_auroc')} in the last."
-                ),
-            ),
-        },
-    ]
-
-
-def _spoken(line: dict[str, Any], key: str) -> str:
-    return Markup(tagged(line.get(key))).striptags()
-
-
-def _history_table(history: list[dict[str, Any]], selected: int | None) -> dict[str, Any]:
-    columns = {
-        "train_loss": "Training loss",
-        "validation_loss": "Validation loss",
-        "validation_auroc": "Validation AUROC",
-        "passes_per_step": "Passes per step",
-    }
-    rows = [
-        row(
-            f"{line['epoch']}{' (selected)' if line['epoch'] == selected else ''}",
-            *(tagged(line.get(key)) for key in columns),
-            tagged_count(line.get("gradient_evaluations")),
-        )
-        for line in history
-    ]
-    head = ["Epoch", *columns.values(), "Gradient evaluations"]
-    return table("Every epoch.", head, rows, note="Gradient evaluations are counted from the start.")
 
 
 def provenance_view(facts: Facts) -> dict[str, Any]:

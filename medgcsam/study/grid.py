@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from medgcsam.study.cases import Measures
 from medgcsam.study.readers import Mean, mean_over_seeds
-from medgcsam.study.replicates import METRICS, fold_replicates
-from medgcsam.study.results import Result
+from medgcsam.study.replicates import fold_replicates
+from medgcsam.study.results import Result, task_of
 
 Cell = tuple[str, int, int]
 """Setting, seed, fold."""
@@ -20,16 +21,19 @@ Cell = tuple[str, int, int]
 class Grid:
     """Metrics of every finished run on its test cases (row 0) and on bootstrap samples of patients (the other rows)."""
 
+    measures: Measures
+    """Of the task; columns of the numbers are its names."""
     results: dict[Cell, Result]
     numbers: dict[Cell, np.ndarray]
-    """(1 + B, METRICS) of each run; rows of one fold are about the same patients."""
+    """(1 + B, metrics) of each run; rows of one fold are about the same patients."""
     baseline: dict[int, np.ndarray] = field(default_factory=dict)
     """The same of the sanity baseline, per fold; it does not depend on the seed."""
 
     @classmethod
     def of(cls, results: Sequence[Result], *, replicates: int, seed: int) -> Grid:
         """Compute all numbers, fold by fold."""
-        grid = cls({(result.setting, result.seed, result.fold): result for result in results}, {})
+        measures = task_of(results[0].metrics).MEASURES
+        grid = cls(measures, {(result.setting, result.seed, result.fold): result for result in results}, {})
         for fold in sorted({result.fold for result in results}):
             members = [result for result in results if result.fold == fold]
             found, baseline = fold_replicates(members, replicates=replicates, seed=seed)
@@ -39,6 +43,13 @@ class Grid:
             if baseline is not None:
                 grid.baseline[fold] = baseline
         return grid
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that there are, the primary one first."""
+        known = np.isfinite([part[0] for part in self.numbers.values()]).any(axis=0)
+        names = zip(self.measures.names, known, strict=True)
+        return [name for name, some in names if some or name not in self.measures.optional]
 
     @property
     def settings(self) -> list[str]:
@@ -69,7 +80,7 @@ class Grid:
 
     def value(self, setting: str, seed: int, fold: int, metric: str) -> float:
         """A metric of one run on its test cases."""
-        return float(self.numbers[setting, seed, fold][0, METRICS.index(metric)])
+        return float(self.numbers[setting, seed, fold][0, self.measures.names.index(metric)])
 
     def best_epoch(self, setting: str, seed: int, fold: int) -> int | None:
         """The epoch whose weights were tested."""
@@ -96,9 +107,9 @@ class Grid:
         """Labelled test patients and images of the folds; a patient is in the test partition of one fold only."""
         patients = images = 0
         for fold in folds:
-            result = next(result for result in self.results.values() if result.fold == fold)
-            labelled = np.isfinite(result.labels).reshape(len(result.labels), -1).any(axis=1)
-            patients += len(np.unique(result.patients[labelled]))
+            tested = next(result for result in self.results.values() if result.fold == fold).tested
+            labelled = np.isfinite(tested.labels).reshape(len(tested.labels), -1).any(axis=1)
+            patients += len(np.unique(tested.patients[labelled]))
             images += int(labelled.sum())
         return patients, images
 
@@ -110,14 +121,19 @@ class Grid:
         """Mean of the difference a - b, paired by patient within seed and fold."""
         return self._mean(self._per_seed(a, metric, seeds, folds) - self._per_seed(b, metric, seeds, folds))
 
+    def beyond_baseline(self, setting: str, metric: str, seeds: Sequence[int], folds: Sequence[int]) -> Mean:
+        """Mean of the difference setting - sanity baseline, paired by patient within fold; all folds must have one."""
+        beside = np.mean([self.baseline[fold][:, self.measures.names.index(metric)] for fold in folds], axis=0)
+        return self._mean(self._per_seed(setting, metric, seeds, folds) - beside[:, None])
+
     def baseline_mean(self, metric: str) -> Mean:
         """Mean of the sanity baseline over its folds; only patients are random in it."""
-        column = METRICS.index(metric)
+        column = self.measures.names.index(metric)
         return self._mean(np.mean([part[:, column] for part in self.baseline.values()], axis=0)[:, None])
 
     def _per_seed(self, setting: str, metric: str, seeds: Sequence[int], folds: Sequence[int]) -> np.ndarray:
         """(1 + B, seeds), averaged over folds: in each row patients are drawn anew within every fold."""
-        column = METRICS.index(metric)
+        column = self.measures.names.index(metric)
         return np.stack(
             [np.mean([self.numbers[setting, seed, fold][:, column] for fold in folds], axis=0) for seed in seeds],
             axis=1,

@@ -1,19 +1,23 @@
-"""What finished runs say about their test cases, read from predictions.csv and metrics.json alone."""
+"""What finished runs say about their test cases, read from their tables of cases and metrics.json alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
-import pandas
 import yaml
 
-from medgcsam.cohort import encode_labels
 from medgcsam.errors import DataError
-from medgcsam.run_folder import RunFolder, read_json, read_table
+from medgcsam.run_folder import RunFolder, read_json
+from medgcsam.study import classification, segmentation
+from medgcsam.study.cases import Cases
 from medgcsam.study.plan import PlannedRun
+
+_QUESTION = ("task", "classes", "structures", "nsd_tolerance")
+"""What of metrics.json says which question a run answers."""
 
 
 @dataclass(frozen=True)
@@ -23,20 +27,18 @@ class Result:
     setting: str
     seed: int
     fold: int
-    cases: np.ndarray
-    """(n,) hashes."""
-    patients: np.ndarray
-    """(n,) hashes."""
-    labels: np.ndarray
-    """int64 (n,), or float (n, classes) with NaN where unknown, for multi-label tasks."""
-    probabilities: np.ndarray
-    """(n, classes)."""
+    tested: Cases
     baseline: np.ndarray | None
-    """(n, classes), the sanity baseline's."""
+    """The sanity baseline's answers on the same cases."""
     metrics: Mapping[str, Any]
     """The run's metrics.json."""
     margin: float | None
     """`compare.margin` when the run began."""
+
+
+def task_of(metrics: Mapping[str, Any]) -> ModuleType:
+    """The file of this room for a run's task: its MEASURES, ``read_run``, ``draws`` and ``statistic``."""
+    return segmentation if metrics["task"] == "segmentation" else classification
 
 
 def read_result(planned: PlannedRun, run: RunFolder) -> Result:
@@ -46,27 +48,14 @@ def read_result(planned: PlannedRun, run: RunFolder) -> Result:
         DataError: a file is absent or damaged, or the baseline was made for other cases.
     """
     metrics = read_json(run.metrics)
-    classes = metrics["classes"]
-    table = _test_cases(run.predictions)
-    baseline = None
+    task = task_of(metrics)
+    tested, baseline = task.read_run(run, metrics), None
     if run.baseline.is_file():
-        beside = _test_cases(run.baseline)
-        if list(beside["case"]) != list(table["case"]):
-            raise DataError(f"{run.baseline}: its cases are not those of predictions.csv; begin anew with --restart.")
-        baseline = _probabilities(beside, classes)
-    task = "multilabel" if metrics["task"] == "multilabel" else "classification"
-    return Result(
-        setting=planned.setting,
-        seed=planned.seed,
-        fold=planned.fold,
-        cases=table["case"].to_numpy(str),
-        patients=table["patient"].to_numpy(str),
-        labels=encode_labels(table["label"], classes, task),
-        probabilities=_probabilities(table, classes),
-        baseline=baseline,
-        metrics=metrics,
-        margin=_margin(run),
-    )
+        beside = task.read_run(run, metrics, baseline=True)
+        if not np.array_equal(beside.cases, tested.cases):
+            raise DataError(f"{run.baseline}: its cases are not those of the run; begin anew with --restart.")
+        baseline = beside.answers
+    return Result(planned.setting, planned.seed, planned.fold, tested, baseline, metrics, _margin(run))
 
 
 def check_paired(first: Result, other: Result) -> None:
@@ -75,29 +64,18 @@ def check_paired(first: Result, other: Result) -> None:
     Raises:
         DataError: they are not.
     """
+    a, b = first.tested, other.tested
     same = (
-        first.metrics["classes"] == other.metrics["classes"]
-        and np.array_equal(first.cases, other.cases)
-        and np.array_equal(first.patients, other.patients)
-        and np.array_equal(first.labels, other.labels, equal_nan=first.labels.dtype.kind == "f")
+        all(first.metrics.get(key) == other.metrics.get(key) for key in _QUESTION)
+        and np.array_equal(a.cases, b.cases)
+        and np.array_equal(a.patients, b.patients)
+        and np.array_equal(a.labels, b.labels, equal_nan=a.labels.dtype.kind == "f")
     )
     if not same:
         raise DataError(
             f"fold {first.fold}: {first.setting} with seed {first.seed} and {other.setting} with seed {other.seed} "
             "were not tested on the same cases, so they cannot be paired; run the study anew with --restart."
         )
-
-
-def _test_cases(path) -> pandas.DataFrame:
-    table = read_table(path)
-    table = table[table["partition"] == "test"]
-    if table.empty:
-        raise DataError(f"{path}: there is no test case in it; run the study anew with --restart.")
-    return table
-
-
-def _probabilities(table: pandas.DataFrame, classes: list[str]) -> np.ndarray:
-    return table[[f"p_{name}" for name in classes]].to_numpy(np.float64)
 
 
 def _margin(run: RunFolder) -> float | None:

@@ -55,3 +55,10 @@ def verdict_sentence(word: str, *, budget: str, gradient_evaluations: float | No
         return f"{word} at {budget}"
     times = f"{gradient_evaluations:.2f}"
     return f"{word} at {budget}, with {'as many' if times == '1.00' else f'{times} times the'} gradient evaluations"
+
+
+def beyond_sentence(word: str, *, margin: float | None) -> str:
+    """The verdict on a setting beside the sanity baseline."""
+    if word == EQUIVALENT:
+        return f"equivalent within {margin:g} to the sanity baseline"
+    return f"{word} {'against' if word == INCONCLUSIVE else 'than'} the sanity baseline"

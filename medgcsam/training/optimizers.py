@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -67,6 +67,13 @@ def build_optimizer(config: OptimizerConfig, network: nn.Module, *, steps: int) 
             group.pop("centralize", None)
         return SAM(groups, _BASES[config.base], **options)
     return GCSAM(groups, _BASES[config.base], norm=config.norm, centralize=config.centralize, **options)
+
+
+def check_groups(config: OptimizerConfig, build: Callable[[], nn.Module]) -> None:
+    """Refuse groups that fit no weight of the network that ``build`` makes, before a run is begun."""
+    if config.groups:
+        with torch.device("meta"):  # names without weights
+            named_groups(config.groups, build())
 
 
 def _base_options(config: OptimizerConfig) -> dict[str, Any]:

@@ -29,7 +29,9 @@ def check_same_configuration(run: RunFolder, config: Config) -> None:
     Raises:
         ConfigError: naming the keys that differ and both values.
     """
-    before = _flat(yaml.safe_load(run.config.read_text("utf-8")))
+    before = _defaults() | _flat(yaml.safe_load(run.config.read_text("utf-8")))
+    if run.plan.is_file():  # numbers that the data decided stand where the command says `auto`
+        before |= {tuple(key.split(".")): planned["asked"] for key, planned in read_json(run.plan).items()}
     now = _flat(yaml.safe_load(dump(without_places(config))))
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     changed = [key for key in changed if not any(key[: len(harmless)] == harmless for harmless in _HARMLESS)]
@@ -94,6 +96,12 @@ def set_aside(run: RunFolder) -> Path | None:
         return run.path.rename(target)
     except OSError as error:
         raise writing_failed(run.path, error) from error
+
+
+def _defaults() -> dict[tuple[str, ...], Any]:
+    """What a run that was begun before a key existed did: the default of the key."""
+    sections = {name: field.default_factory for name, field in Config.model_fields.items() if field.default_factory}
+    return _flat({name: section().model_dump(mode="json") for name, section in sections.items()})
 
 
 def _flat(values: Any, head: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:

@@ -5,43 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas
 import torch
 from torch import nn
 
 from medgcsam.config import Config, dump
 from medgcsam.errors import DataError
 from medgcsam.journal import Journal
-from medgcsam.networks import build_network, count_parameters, load_weights
-from medgcsam.pipeline.augment import Augment
-from medgcsam.pipeline.batches import Batches
-from medgcsam.pipeline.cases import Cases, prepare_cases
-from medgcsam.pipeline.store import Store
+from medgcsam.networks import count_parameters, load_weights
 from medgcsam.places import cache_folder
 from medgcsam.run_folder import (
     SCHEMA,
     RunFolder,
     ensure_writable,
     read_json,
-    read_table,
     write_json,
-    write_table,
     write_text,
 )
-from medgcsam.scoring import Question, metrics_document, predictions_table
-from medgcsam.training import checkpoint
-from medgcsam.training.baseline import METHOD, baseline_probabilities
 from medgcsam.training.device import check_precision, choose_device, describe_device, memory_errors, repeatable
-from medgcsam.training.inference import predict_logits
-from medgcsam.training.optimizers import named_groups
+from medgcsam.training.jobs import Job, open_job
 from medgcsam.training.provenance import json_digest, software, text_digest
 from medgcsam.training.resume import check_same_configuration, check_same_data, set_aside, source_digest, without_places
-from medgcsam.training.sharpness import evenly_spread
 from medgcsam.training.smoke import smoke_config
 from medgcsam.training.stepper import Stepper
-from medgcsam.training.tasks import Task
-from medgcsam.training.trainer import Material, Progress, Trainer
+from medgcsam.training.trainer import Progress, Trainer
 
 SMOKE = "TRIAL (--smoke): one epoch on few cases; the numbers below mean nothing."
 SYNTHETIC = "SYNTHETIC DATA: these images are computer-made; no number below says anything about patients."
@@ -68,43 +54,26 @@ def train(config: Config, *, restart: bool = False, smoke: bool = False, journal
             return run.path
     device = choose_device(config.training.device)
     check_precision(device, config.training.precision)
-    _check_optimizer(config, device)
+    if config.optimizer.ascent_precision is not None:
+        check_precision(device, config.optimizer.ascent_precision, key="optimizer.ascent_precision")
     repeatable(config.training.threads)
     journal.say(f"{config.name}: {config.setting}, seed {config.training.seed}, fold {config.split.fold}")
     if smoke:
         journal.say(SMOKE)
-    cases = prepare_cases(config, output=output, cache=cache_folder(output), journal=journal, smoke=smoke)
+    job = open_job(config, output=output, cache=cache_folder(output), device=device, journal=journal, smoke=smoke)
     # From here on the data are known to be sound; a refused command has touched no run.
     if restart and (old := set_aside(run)):
         journal.say(f"The old run is now {old.name}, beside the new one.")
     journal.open_log(run.log)
-    _introduce(cases, journal)
-    task = Task.of(config.task, cases.classes, cases.positive)
-    _write_beginning(run, config, cases, device)
-    progress = _fit(config, cases, task, device, run, journal)
-    _test(config, cases, task, device, run)
-    if config.evaluation.baseline:
-        _write_baseline(config, cases, task, run)
-    _write_metrics(config, cases, task, run, progress)
+    _introduce(job.cases, journal)
+    _write_beginning(run, config, job, device)
+    progress = _fit(job, device, run, journal)
+    job.test(run, journal)
+    _write_metrics(job, run, progress)
     return run.path
 
 
-def _check_optimizer(config: Config, device: torch.device) -> None:
-    """Refuse what only the device or the network's names can tell, before a run is begun."""
-    if config.optimizer.ascent_precision is not None:
-        check_precision(device, config.optimizer.ascent_precision, key="optimizer.ascent_precision")
-    if config.optimizer.groups:
-        with torch.device("meta"):  # names without weights; they do not depend on the number of classes
-            network = build_network(config.network, channels=config.image.channels, outputs=2)
-        named_groups(config.optimizer.groups, network)
-
-
-def question_of(task: Task, *, patients: str) -> Question:
-    """The question that predictions answer, for scoring."""
-    return Question(task.kind, task.classes, task.positive, patients == "known")
-
-
-def _introduce(cases: Cases, journal: Journal) -> None:
+def _introduce(cases: Any, journal: Journal) -> None:
     dataset, counts = cases.dataset, cases.split.document["counts"]
     if dataset.synthetic:
         journal.say(SYNTHETIC)
@@ -113,7 +82,8 @@ def _introduce(cases: Cases, journal: Journal) -> None:
     journal.say(f"data    {dataset.title or 'your manifest'}: {len(cases.table)} images, {patients}")
     for name, count in counts.items():
         labels = ", ".join(f"{label} {n}" for label, n in count["labels"].items())
-        journal.say(f"        {name:<10} {count['patients']:>5} patients {count['images']:>6} images ({labels})")
+        told = f" ({labels})" if labels else ""
+        journal.say(f"        {name:<10} {count['patients']:>5} patients {count['images']:>6} images{told}")
     leakage = cases.split.document["leakage"]
     for reason, images in dataset.excluded.items():
         journal.say(f"        left out: {images} images ({reason})")
@@ -121,9 +91,9 @@ def _introduce(cases: Cases, journal: Journal) -> None:
         journal.say(f"        dropped: {leakage['dropped_from_train']} images identical to one in a later partition")
 
 
-def _write_beginning(run: RunFolder, config: Config, cases: Cases, device: torch.device) -> None:
+def _write_beginning(run: RunFolder, config: Config, job: Job, device: torch.device) -> None:
     """What is known before training: configuration, split, provenance. A resumed run must find the same images."""
-    facts = _provenance(config, cases, device)
+    cases, facts = job.cases, _provenance(config, job, device)
     if run.last_checkpoint.is_file() and run.provenance.is_file():
         before = read_json(run.provenance)
         for key, what in (("images_sha256", "images"), ("split_sha256", "split"), ("manifest_sha256", "manifest")):
@@ -135,11 +105,16 @@ def _write_beginning(run: RunFolder, config: Config, cases: Cases, device: torch
     write_json(run.split, cases.split.document)
     write_json(run.fingerprints, {name: cases.fingerprints(name) for name in ("train", "validation")})
     write_json(run.provenance, facts)
-    write_text(run.config, dump(without_places(config)))  # last: where it is, the others are
+    plan = job.plan
+    if plan is not None:
+        planned = {"asked": "auto"}
+        write_json(run.plan, {k: planned | {"value": v, "reason": plan.reasons[k]} for k, v in plan.values.items()})
+    reasons = None if plan is None else plan.reasons
+    write_text(run.config, dump(without_places(job.config), reasons))  # last: where it is, the others are
 
 
-def _provenance(config: Config, cases: Cases, device: torch.device) -> dict[str, Any]:
-    dataset = cases.dataset
+def _provenance(config: Config, job: Job, device: torch.device) -> dict[str, Any]:
+    cases, dataset = job.cases, job.cases.dataset
     return {
         "schema": SCHEMA,
         **software(),
@@ -162,46 +137,26 @@ def _provenance(config: Config, cases: Cases, device: torch.device) -> dict[str,
             "notes": dataset.notes,
             "synthetic": dataset.synthetic,
             "patients": dataset.patients,
-            "positive": cases.positive,
-            "classes": list(cases.classes),
+            **job.data_facts(),
         },
     }
 
 
-def _fit(config: Config, cases: Cases, task: Task, device: torch.device, run: RunFolder, journal: Journal) -> Progress:
-    training, pipeline = config.training, config.pipeline
-    common = {"device": device, "memory": pipeline.memory}
-    rows, validation = cases.rows("train"), cases.rows("validation")
-    batches = Batches(
-        cases.store, rows, cases.targets[rows], batch_size=training.batch_size, seed=training.seed,
-        augment=Augment(config.augment), shuffle=True, **common,
-    )  # fmt: skip
-    network = _network(config, task, device, run, journal)
+def _fit(job: Job, device: torch.device, run: RunFolder, journal: Journal) -> Progress:
+    training, batches = job.config.training, job.batches()
+    network = _network(job, device, run, journal)
     stepper = Stepper(
-        config.optimizer, config.schedule, network, epochs=training.epochs,
+        job.config.optimizer, job.config.schedule, network, epochs=training.epochs,
         steps_per_epoch=-(-len(batches) // training.accumulate), device=device, precision=training.precision,
     )  # fmt: skip
-    loss = task.loss(
-        cases.targets[rows], class_weights=training.class_weights,
-        label_smoothing=training.label_smoothing, device=device,
-    )  # fmt: skip
-    validating = Batches(
-        cases.store, validation, cases.targets[validation], batch_size=_inference_size(training.batch_size), **common
-    )
-    probe = None
-    if training.sharpness_radius is not None:
-        probed = evenly_spread(validation, training.sharpness_images)
-        # Its pass is in fp32: twice the memory of the passes of training where those are in half precision.
-        size = training.batch_size if training.precision == "fp32" else -(-training.batch_size // 2)
-        probe = Batches(cases.store, probed, cases.targets[probed], batch_size=size, **common)
-    material = Material(network, stepper, batches, validating, cases.targets, task, loss, device, probe)
-    return Trainer(material, training, run, journal).fit()
+    return Trainer(job.material(network, stepper, batches), training, run, journal).fit()
 
 
-def _network(config: Config, task: Task, device: torch.device, run: RunFolder, journal: Journal) -> nn.Module:
+def _network(job: Job, device: torch.device, run: RunFolder, journal: Journal) -> nn.Module:
     """The network with its initial weights, which depend on the seed alone."""
+    config = job.config
     torch.manual_seed(config.training.seed)
-    network = build_network(config.network, channels=config.image.channels, outputs=task.outputs)
+    network = job.network()
     facts: dict[str, Any] = {"name": config.network.name, "parameters": count_parameters(network), "weights": None}
     if config.network.weights:
         report = load_weights(network, config.network.weights)
@@ -216,67 +171,8 @@ def _network(config: Config, task: Task, device: torch.device, run: RunFolder, j
         return network.to(device)
 
 
-def _inference_size(batch_size: int) -> int:
-    """Images per batch where no gradient is kept."""
-    return max(64, 2 * batch_size)
-
-
-def _test(config: Config, cases: Cases, task: Task, device: torch.device, run: RunFolder) -> None:
-    """Predict validation and, for the only time, test cases with the selected weights."""
-    rows = cases.rows("validation", "test")
-    network = load_selected(run, config, task, device)
-    probabilities = predict_store(network, cases.store, rows, cases.targets, config, task, device)
-    write_table(run.predictions, _predictions(cases, rows, probabilities))
-
-
-def load_selected(run: RunFolder, config: Config, task: Task, device: torch.device) -> nn.Module:
-    """The network of a run with the weights of its selected epoch."""
-    network = build_network(config.network, channels=config.image.channels, outputs=task.outputs)
-    network.load_state_dict(checkpoint.load(run.best_checkpoint)["network"])
-    return network.to(device)
-
-
-def predict_store(
-    network: nn.Module, store: Store, rows: np.ndarray, targets: np.ndarray, config: Config, task: Task,
-    device: torch.device,
-) -> np.ndarray:  # fmt: skip
-    """Probabilities float32 (n, classes) for ``rows`` of a store whose rows have ``targets``."""
-    batches = Batches(
-        store, rows, targets[rows], batch_size=_inference_size(config.training.batch_size),
-        device=device, memory=config.pipeline.memory,
-    )  # fmt: skip
-    logits, _ = predict_logits(network, batches, device=device, precision=config.training.precision)
-    return task.probabilities(torch.from_numpy(logits)).numpy()
-
-
-def _predictions(cases: Cases, rows: np.ndarray, probabilities: np.ndarray) -> pandas.DataFrame:
-    return predictions_table(
-        cases.table.iloc[rows],
-        cases=cases.names("case", rows),
-        patients=cases.names("patient", rows),
-        partitions=list(cases.split.partition.iloc[rows]),
-        probabilities=probabilities,
-        classes=cases.classes,
-    )
-
-
-def _write_baseline(config: Config, cases: Cases, task: Task, run: RunFolder) -> None:
-    rows = cases.rows("validation", "test")
-    probabilities = baseline_probabilities(
-        cases.store.images, cases.targets, train=cases.rows("train"), validation=cases.rows("validation"),
-        classes=task.outputs,
-    )  # fmt: skip
-    write_table(run.baseline, _predictions(cases, rows, probabilities[rows]))
-
-
-def _write_metrics(config: Config, cases: Cases, task: Task, run: RunFolder, progress: Progress) -> None:
-    document = metrics_document(
-        read_table(run.predictions),
-        question_of(task, patients=cases.dataset.patients),
-        config.evaluation,
-        baseline=read_table(run.baseline) if config.evaluation.baseline else None,
-        baseline_method=METHOD,
-    )
+def _write_metrics(job: Job, run: RunFolder, progress: Progress) -> None:
+    config, cases, document = job.config, job.cases, job.numbers(run)
     leakage = cases.split.document["leakage"]
     document |= {
         "synthetic": cases.dataset.synthetic,
@@ -288,21 +184,21 @@ def _write_metrics(config: Config, cases: Cases, task: Task, run: RunFolder, pro
             "seconds": round(sum(record["seconds"] for record in progress.history), 3),
             "gradient_evaluations": progress.history[-1]["gradient_evaluations"],
         },
-        "sharpness": _sharpness(config, cases, progress),
+        "sharpness": _sharpness(job, progress),
         "duplicates": {"policy": config.split.duplicates, "dropped_from_train": leakage["dropped_from_train"]},
     }
     write_json(run.metrics, document)
 
 
-def _sharpness(config: Config, cases: Cases, progress: Progress) -> dict[str, Any] | None:
+def _sharpness(job: Job, progress: Progress) -> dict[str, Any] | None:
     """The selected epoch's, on validation images; None where it was not measured."""
     selected = next(record for record in progress.history if record["epoch"] == progress.best_epoch)
     if "sharpness" not in selected:
         return None
-    images = len(evenly_spread(cases.rows("validation"), config.training.sharpness_images))
+    rows = job.probed()
     return {
         "value": selected["sharpness"],
-        "radius": config.training.sharpness_radius,
+        "radius": job.config.training.sharpness_radius,
         "partition": "validation",
-        "images": images,
+        "images": 0 if rows is None else len(rows),
     }

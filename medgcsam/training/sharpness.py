@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from medgcsam.optim import sharpness
-from medgcsam.pipeline.batches import Batches
 from medgcsam.training.device import memory_errors
 from medgcsam.training.tasks import Loss, terms
 
@@ -24,7 +24,7 @@ def evenly_spread(rows: np.ndarray, count: int | None) -> np.ndarray:
 
 
 def validation_sharpness(
-    network: nn.Module, batches: Batches, loss: Loss, *, radius: float, device: torch.device
+    network: nn.Module, batches: Any, loss: Loss, *, radius: float, device: torch.device, total: int | None = None
 ) -> float | None:
     """L(w + e) - L(w), e of length ``radius`` along the gradient of L, the mean loss over ``batches``.
 
@@ -33,11 +33,13 @@ def validation_sharpness(
     autocast and TF32: the rise is a small difference of two losses, less than the three digits of bf16 or TF32 can
     tell apart, and it is to be the same measure whatever the training's precision.
 
+    total: ``terms`` of all batches together; None takes them from ``batches.targets``.
+
     Returns:
         The rise, in units of the loss; None where it is not a number.
     """
     network.eval()
-    count = terms(batches.targets)
+    count = terms(batches.targets) if total is None else torch.tensor(total)
 
     def losses() -> Iterator[Tensor]:
         for images, targets, _ in batches.epoch(0):

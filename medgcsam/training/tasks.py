@@ -63,11 +63,11 @@ class Task:
 
 
 def terms(targets: Tensor) -> Tensor:
-    """How many terms the mean of ``Task.loss`` runs over: images, or the known entries of (n, classes), at least 1.
+    """How many terms the mean of a loss runs over: images or patches, or the known entries of (n, classes), at least 1.
 
     Losses of batches, each times its share of all terms, add up to the loss of all cases at once.
     """
-    if targets.dim() == 1:
+    if targets.dim() != 2:
         return torch.tensor(max(1, len(targets)))
     return (~torch.isnan(targets)).sum().clamp(min=1)
 

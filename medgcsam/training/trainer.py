@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from medgcsam.config import TrainingConfig
 from medgcsam.errors import ConfigError, DataError, Interrupted
 from medgcsam.journal import Journal, stopwatch
-from medgcsam.pipeline.batches import Batches
 from medgcsam.run_folder import RunFolder, write_json_lines
 from medgcsam.training import checkpoint
 from medgcsam.training.device import memory_errors
-from medgcsam.training.inference import mean_loss, predict_logits
-from medgcsam.training.selection import auroc
-from medgcsam.training.sharpness import validation_sharpness
 from medgcsam.training.signals import StopSignal
 from medgcsam.training.stepper import Stepper
-from medgcsam.training.tasks import Loss, Task
+from medgcsam.training.tasks import Loss
 
 _EPOCH_SEED_STRIDE = 1_000_003
+_SHOWN_AS = {"auroc": "AUROC", "dice": "Dice"}
+_WITHOUT_SCORE = {
+    "auroc": "no class has both positive and negative images",
+    "dice": "no validation image holds any structure",
+}
 
 
 @dataclass
@@ -44,15 +44,15 @@ class Material:
 
     network: nn.Module
     stepper: Stepper
-    train: Batches
-    validation: Batches
-    targets: np.ndarray
-    """Of all rows of the store, in their order."""
-    task: Task
+    train: Any
+    """Batches with a length and ``epoch(number)``."""
     loss: Loss
     device: torch.device
-    probe: Batches | None = None
-    """The validation images that sharpness is measured on."""
+    validate: Callable[[], dict[str, Any]]
+    """Gives what an epoch's record says of the validation cases: validation_loss and validation_MEASURE, or None."""
+    measure: str = "auroc"
+    sharpness: Callable[[], float | None] | None = None
+    """None where it is not measured."""
 
 
 class Trainer:
@@ -104,12 +104,12 @@ class Trainer:
         with stopwatch() as seconds:
             record: dict[str, Any] = {"epoch": number, "lr": self.material.stepper.learning_rate}
             record |= self._train(number, stop)
-            record |= self._validate()
+            record |= self.material.validate()
             record["seconds"] = round(seconds(), 3)
         record |= self._sharpness()
-        score = record["validation_auroc"] if self.config.select == "auroc" else -record["validation_loss"]
+        score = -record["validation_loss"] if self.config.select == "loss" else record[f"validation_{self._measure}"]
         if score is None:
-            raise DataError("validation: no class has both positive and negative images; set training.select=loss.")
+            raise DataError(f"validation: {_WITHOUT_SCORE[self._measure]}; set training.select=loss.")
         record["best"] = score > self.progress.best_score
         self.progress.epoch = number
         self.progress.history.append(record)
@@ -118,7 +118,7 @@ class Trainer:
             checkpoint.save(self.run.best_checkpoint, {"epoch": number, "network": self.material.network.state_dict()})
         self._save()
         write_json_lines(self.run.history, self.progress.history)
-        self.journal.say(_epoch_line(record, self.config.epochs))
+        self.journal.say(_epoch_line(record, self.config.epochs, self._measure))
 
     def _train(self, number: int, stop: StopSignal) -> dict[str, Any]:
         material = self.material
@@ -144,25 +144,16 @@ class Trainer:
             )
         return {"train_loss": mean} | material.stepper.observations()
 
-    def _validate(self) -> dict[str, Any]:
-        material = self.material
-        logits, rows = predict_logits(
-            material.network, material.validation, device=material.device, precision=self.config.precision
-        )
-        targets = material.targets[rows]
-        loss = mean_loss(logits, targets, material.loss, material.device)
-        probabilities = material.task.probabilities(torch.from_numpy(logits)).numpy()
-        return {"validation_loss": loss, "validation_auroc": auroc(material.task, targets, probabilities)}
+    @property
+    def _measure(self) -> str:
+        return self.material.measure
 
     def _sharpness(self) -> dict[str, Any]:
         """Beside the epoch's seconds, which are those of training and validation alone."""
-        material, radius = self.material, self.config.sharpness_radius
-        if material.probe is None or radius is None:
+        if self.material.sharpness is None:
             return {}
         with stopwatch() as seconds:
-            rise = validation_sharpness(
-                material.network, material.probe, material.loss, radius=radius, device=material.device
-            )
+            rise = self.material.sharpness()
             return {"sharpness": rise, "sharpness_seconds": round(seconds(), 3)}
 
     def _save(self) -> None:
@@ -191,10 +182,11 @@ def _grouped(batches: Iterator[tuple], size: int) -> Iterator[list[tuple]]:
         yield group
 
 
-def _epoch_line(record: dict[str, Any], epochs: int) -> str:
-    area = record["validation_auroc"]
+def _epoch_line(record: dict[str, Any], epochs: int, measure: str) -> str:
+    value = record[f"validation_{measure}"]
+    score = f"{_SHOWN_AS[measure]} {'   -  ' if value is None else f'{value:.4f}'}"
     return (
         f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}  loss {record['train_loss']:.4f}  "
-        f"validation loss {record['validation_loss']:.4f}  AUROC {'   -  ' if area is None else f'{area:.4f}'}  "
+        f"validation loss {record['validation_loss']:.4f}  {score}  "
         f"passes/step {record['passes_per_step']:.2f}  {record['seconds']:5.1f} s{'  best' if record['best'] else ''}"
     )

@@ -267,12 +267,17 @@ def test_breastmnist_holds_one_image_twice_with_conflicting_labels(shared_data, 
 
 @pytest.mark.parametrize("error", [MemoryError, RecursionError, KeyError])
 def test_an_image_that_breaks_its_reader_does_not_end_the_check(tmp_path, monkeypatch, error):
-    save(tmp_path / "a.png", 1)
+    for name in "abc":
+        save(tmp_path / f"{name}.png", 1)
+    (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[:-12])  # no plain PNG: the reader decides
 
     def broken(*_args, **_options):
         raise error
 
-    monkeypatch.setattr(examine, "_read", broken)
-    (fault,) = examine.examine((str(tmp_path / "a.png"), "")).faults
+    monkeypatch.setattr(examine, "read_image", broken)
+    rows = [(str(tmp_path / f"{name}.png"), "") for name in "abc"]
+    sound, seen, other = examine.examine_each(iter(rows))
+    assert sound == other == examine.examine(rows[0])
+    (fault,) = seen.faults
     assert fault.kind == "unreadable"
     assert error.__name__ in fault.sentence

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
+import nibabel
 import numpy as np
 import pandas as pd
 from PIL import Image as Picture
@@ -119,7 +120,7 @@ def test_contours_are_classes_by_the_names_of_the_configuration(shared_data, tmp
 
 
 def test_nested_structures_are_a_fault_only_where_both_are_named(monkeypatch, tmp_path):
-    def read(mask, like, *, names, irregular, overlapping=False):
+    def read(mask, like, *, names, irregular, orientation, overlapping=False):
         if not overlapping and (names is None or len(names) > 1):
             raise DataError(
                 f"{mask} has structures that overlap: 'PTV' overlap another structure in 9 voxels; name ..."
@@ -132,3 +133,33 @@ def test_nested_structures_are_a_fault_only_where_both_are_named(monkeypatch, tm
     assert kinds(dataset) == []
     assert kinds(dataset, reading=Reading(names={"GTV": 1})) == []
     assert kinds(dataset, reading=Reading(names={"GTV": 1, "PTV": 2})) == [(2, "mask_overlap")]
+
+
+def test_a_mask_that_breaks_its_reader_is_a_fault_of_the_mask(monkeypatch, tmp_path):
+    def read(mask, like, **options):
+        raise RecursionError("deep")
+
+    monkeypatch.setattr(examine, "read_label", read)
+    seen = examine.examine((str(masked(tmp_path, a=np.eye(64))["image"][0]), str(tmp_path / "a_mask.png")))
+    assert seen.faults == (examine.Found("mask_unreadable", "cannot be read (RecursionError)", 0),)
+    assert seen.shape == (1, 64, 64), "the image itself is sound"
+
+
+def test_conflicting_orientations_are_faults_until_one_is_named(tmp_path):
+    voxels = np.random.default_rng(0).normal(size=(32, 32, 4)).astype(np.float32)
+    for name, array in (("image", voxels), ("mask", (voxels > 1).astype(np.uint8))):
+        volume = nibabel.Nifti1Image(array, None)
+        volume.set_sform(np.diag([2.0, 2.0, 2.0, 1.0]), 1)
+        volume.set_qform(np.diag([1.0, 1.0, 1.0, 1.0]), 1)
+        nibabel.save(volume, tmp_path / f"{name}.nii")
+    plain = nibabel.Nifti1Image(voxels, np.diag([2.0, 2.0, 2.0, 1.0]))
+    nibabel.save(plain, tmp_path / "plain.nii")
+
+    def faults(image, **options):
+        row = (str(tmp_path / image), str(tmp_path / "mask.nii"))
+        return [found.kind for found in examine.examine(row, Reading(**options)).faults]
+
+    assert faults("image.nii") == ["unreadable"]
+    assert faults("image.nii", orientation="qform") == []
+    assert faults("plain.nii") == ["mask_unreadable"]
+    assert faults("plain.nii", orientation="sform") == []

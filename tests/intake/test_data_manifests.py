@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from medgcsam.config import DataConfig
+from medgcsam.config import DataConfig, load
 from medgcsam.config.shipped import shipped_names
 from medgcsam.intake import open_dataset
 from medgcsam.intake.described import find_description
 from medgcsam.intake.importers import COLLECTORS, Imported
 
+UNPUBLISHED = "chest_xray_dicom.yaml"
 FINDINGS = (
     "No Finding,Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,Edema,Consolidation,Pneumonia,"
     "Atelectasis,Pneumothorax,Pleural Effusion,Pleural Other,Fracture,Support Devices"
@@ -67,7 +68,8 @@ def test_chexpert(tmp_path):
 
 
 @pytest.mark.parametrize("sex", ["Patient Gender", "Patient Sex"])
-def test_nih_chest_xray14(tmp_path, sex):
+def test_nih_chest_xray14(tmp_path, sex, monkeypatch):
+    data, tmp_path = tmp_path, tmp_path / "chest_xray14"
     touch(tmp_path, "images_001/images/00000001_000.png", "images_002/images/00000002_000.png")
     table(
         tmp_path / "Data_Entry_2017_v2020.csv",
@@ -84,8 +86,9 @@ def test_nih_chest_xray14(tmp_path, sex):
         ("images_001/images/00000001_000.png", "1", "Cardiomegaly|Effusion", "train", "M", "57"),
         ("images_002/images/00000002_000.png", "2", "No Finding", "test", "F", "80"),
     ]
-    data = DataConfig(manifest="nih_chest_xray14.yaml", root=str(tmp_path))
-    dataset = open_dataset(data, base=tmp_path, cache=tmp_path / "c", task="multilabel")
+    monkeypatch.setenv("MEDGCSAM_DATA", str(data))
+    config = load("nih_chest_xray14.yaml")
+    dataset = open_dataset(config.data, base=config.base, cache=tmp_path / "c", task=config.task)
     assert list(dataset.table["label"]) == ["Cardiomegaly|Effusion", "none"]
     assert dataset.excluded == {"file missing": 1}
 
@@ -191,3 +194,10 @@ def test_every_description_says_what_it_must():
         assert description.licence
         assert description.citation
         assert description.source
+        if description.importer != "phantom":
+            assert {"licence", "citation"} <= {*description.verified, *description.unverified} or name == UNPUBLISHED
+            assert all("doi.org/" in text or "arxiv.org/" in text for text in _told(description, "citation"))
+
+
+def _told(description, key: str) -> list[str]:
+    return [description.verified[key]] if key in description.verified else []

@@ -34,8 +34,26 @@ def test_kinds_are_seen(tmp_path):
     (tmp_path / "c" / "ill" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     assert guess_kind(tmp_path / "c") == "classes"
     (tmp_path / "e").mkdir()
+    with pytest.raises(DataError, match="no file in this folder"):
+        guess_kind(tmp_path / "e")
+    (tmp_path / "e" / "notes.txt").write_text("hello")
     with pytest.raises(ConfigError, match="say --kind"):
         guess_kind(tmp_path / "e")
+    (tmp_path / "e" / "a.npz").write_bytes(b"")
+    assert guess_kind(tmp_path / "e") == "medmnist"
+
+
+def test_a_table_beside_folders_of_images_is_not_passed_over(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    for name in ("m.csv", "m.left_out.csv"):  # what an earlier import has written
+        (tmp_path / name).write_text("image\n")
+    assert guess_kind(tmp_path) == "classes"
+    (tmp_path / "labels.csv").write_text("image\n")
+    with pytest.raises(ConfigError, match=r"a table \(labels\.csv\) and folders of images"):
+        guess_kind(tmp_path)
+    (tmp_path / "images" / "a.png").unlink()
+    assert guess_kind(tmp_path) == "table"
 
 
 def test_what_cannot_be_described_is_refused(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image as Picture
 
 from medgcsam.errors import MachineError
 from medgcsam.intake import fingerprint
-from medgcsam.intake.examine import Examined, Found, examine, file_of
+from medgcsam.intake.examine import Examined, Found, examine, examine_each, file_of
 from medgcsam.intake.fingerprint_cache import FORMAT, FingerprintCache, keys_of
 from medgcsam.intake.fingerprints import NONE, same_groups
 from medgcsam.intake.pictures import THUMBNAIL
@@ -73,10 +74,25 @@ def test_entries_of_an_archive(tmp_path):
     assert kinds(fingerprint([f"{tmp_path}/y.npz#train/0"])) == {0: ["missing"]}
 
 
+def test_several_at_a_time_are_seen_as_each_alone(images, tmp_path):
+    colour, large = str(tmp_path / "colour.png"), str(tmp_path / "large.png")
+    random = np.random.default_rng(1)
+    Picture.fromarray(random.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(colour)
+    Picture.fromarray(random.integers(0, 256, (900, 1200), dtype=np.uint8)).save(large)
+    mask = str(tmp_path / "mask.png")
+    Picture.fromarray(np.eye(40, 50, dtype=np.uint8)).save(mask)
+    rows = [*((image, "") for image in images), (large, ""), (colour, mask), ("a\0b.png", ""), (images[2], mask)]
+    seen = list(examine_each(iter(rows * 3)))
+    assert seen == [examine(row) for row in rows] * 3
+    assert len(set(seen)) > 6
+    assert kinds(fingerprint(["a\0b.png"])) == {0: ["missing"]}
+
+
 def counted(calls: list[str]):
-    def look(row):
-        calls.append(row[0])
-        return examine(row)
+    def look(rows):
+        for row in rows:
+            calls.append(row[0])
+            yield examine(row)
 
     return look
 
@@ -96,10 +112,11 @@ def test_a_second_check_looks_at_what_has_changed_alone(images, tmp_path):
 
 
 def test_a_check_that_was_stopped_goes_on(images, tmp_path):
-    def stopped(row):
-        if row[0] == images[3]:
-            raise KeyboardInterrupt
-        return examine(row)
+    def stopped(rows):
+        for row in rows:
+            if row[0] == images[3]:
+                raise KeyboardInterrupt
+            yield examine(row)
 
     with pytest.raises(KeyboardInterrupt):
         fingerprint(images, cache=tmp_path / "cache", look=stopped)
@@ -184,7 +201,7 @@ def test_many_images_take_little_memory():
     try:
         prints = fingerprint(
             [f"{number}.png" for number in range(count)],
-            look=lambda row: Examined(pictures[len(row[0]) % 7], (1, 512, 512), "display"),
+            look=partial(map, lambda row: Examined(pictures[len(row[0]) % 7], (1, 512, 512), "display")),
         )
         peak = tracemalloc.get_traced_memory()[1]
     finally:

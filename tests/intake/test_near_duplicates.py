@@ -99,8 +99,31 @@ def test_a_large_set_is_searched_in_cells_and_finds_the_same(clouds, monkeypatch
     assert found(pictures) == at_once != {}
 
 
-def test_candidates_are_each_named_once_and_in_order(clouds):
+def test_several_threads_find_the_same(clouds, monkeypatch):
+    small, large = (thumbnails(clouds + [EDITS["all"](picture) for picture in clouds[:9]], size) for size in (48, 96))
+    monkeypatch.setattr(module, "SURE", 1.0)  # larger thumbnails are compared too
+    arguments = coefficients(small), np.arange(69), lambda rows: small[rows], lambda row: large[row]
+    alone = near_duplicates(*arguments)
+    assert len(alone[0]) == 9
+    monkeypatch.setattr(module, "CACHED", 7)
+    monkeypatch.setattr(module, "BLOCK", 10)
+    for one, other in zip(alone, near_duplicates(*arguments, threads=3), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_an_image_of_one_patient_with_another_label_is_looked_for(clouds):
+    """Among patients that have one label each, and one that has two in a copy."""
+    small, large = (thumbnails([*clouds, EDITS["jpeg"](clouds[7])], size) for size in (48, 96))
+    patients, labels = np.append(np.arange(60) // 2, 3), np.append(np.zeros(60, int), 1)
+    pairs, _ = near_duplicates(
+        coefficients(small), patients, lambda rows: small[rows], lambda row: large[row], labels=labels
+    )
+    assert pairs.tolist() == [[7, 60]]
+
+
+def test_candidates_are_each_named_once_and_in_order(clouds, monkeypatch):
     pictures = thumbnails(clouds)
+    monkeypatch.setattr(module, "MANY", 50)
     pairs = candidate_pairs(coefficients(pictures), np.arange(60))
     assert (pairs[:, 0] < pairs[:, 1]).all()
     assert [tuple(pair) for pair in pairs] == sorted({tuple(pair) for pair in pairs.tolist()})

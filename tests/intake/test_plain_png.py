@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from io import BytesIO
 from pathlib import Path
 
@@ -35,6 +36,27 @@ def display(picture: Picture.Image) -> np.ndarray:
 
 
 GRAY = saved(noise(23, 31))
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return len(data).to_bytes(4) + name + data + zlib.crc32(name + data).to_bytes(4)
+
+
+def written(samples: bytes, *, head: bytes = bytes([8, 0, 0, 0, 0]), between: bytes = b"") -> bytes:
+    """A gray PNG of 8 x 6 pixels by hand, its compressed samples in two chunks."""
+    header = chunk(b"IHDR", (8).to_bytes(4) + (6).to_bytes(4) + head)
+    parts = chunk(b"IDAT", samples[:10]) + between + chunk(b"IDAT", samples[10:])
+    return b"\x89PNG\r\n\x1a\n" + header + parts + chunk(b"IEND", b"")
+
+
+ROWS = b"".join(b"\0" + RANDOM.integers(0, 256, 8, dtype=np.uint8).tobytes() for _ in range(6))
+"""Without filters."""
+PACKED = zlib.compress(ROWS)
+
+
+def test_samples_in_several_chunks_are_joined():
+    expected = np.frombuffer(ROWS, np.uint8).reshape(6, 9)[:, 1:]
+    np.testing.assert_array_equal(np.asarray(plain_png(written(PACKED))), expected)
 
 
 @pytest.mark.parametrize("data", [GRAY, saved(noise(23, 31, 3)), saved(noise(9, 7), optimize=True)])
@@ -79,8 +101,17 @@ def with_text() -> bytes:
         b"",
         b"\xff\xd8\xff" + GRAY,
         GRAY[:-12],
+        written(PACKED, head=bytes([8, 0, 0, 0, 1])),
+        written(PACKED, between=chunk(b"pHYs", bytes(9))),
+        written(PACKED, between=chunk(b"IHDR", (6).to_bytes(4) + (8).to_bytes(4) + bytes([8, 0, 0, 0, 0]))),
+        written(zlib.compress(ROWS[:-1])),
+        written(PACKED[:-4] + bytes(4)),
+        written(zlib.compress(b"\7" + ROWS[1:])),
     ],
-    ids=["colour key", "EXIF", "XMP", "palette", "1 bit", "alpha", "16 bit", "animated", "empty", "JPEG", "no end"],
+    ids=[
+        *("colour key", "EXIF", "XMP", "palette", "1 bit", "alpha", "16 bit", "animated", "empty", "JPEG", "no end"),
+        *("interlaced", "samples apart", "two headers", "a sample short", "checksum of the samples", "no such filter"),
+    ],
 )
 def test_everything_unusual_is_left_to_the_reader(data):
     assert plain_png(data) is None

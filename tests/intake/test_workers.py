@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import threading
 import time
 
 import pytest
@@ -21,6 +23,10 @@ def square(number: int) -> int:
 def process(number: int) -> int:
     time.sleep(0.002)
     return os.getpid()
+
+
+def large(number: int) -> bytes:
+    return bytes(100_000)
 
 
 def die_elsewhere(number: int) -> int:
@@ -47,8 +53,29 @@ def test_this_process_and_others_share_the_work():
     assert 0.1 < who.count(os.getpid()) / 600 < 0.9
 
 
+def test_chunks_shrink_towards_the_end():
+    """No process is left with much work while the others have none."""
+    sizes = [len(chunk) for chunk in workers._chunks(range(1000), 1000, 2)]
+    assert sum(sizes) == 1000
+    assert sizes == sorted(sizes, reverse=True)
+    assert (sizes[0], sizes[-1]) == (workers.LARGEST_CHUNK, 1)
+
+
 def test_work_of_a_dead_worker_is_done_here():
     assert list(in_order(die_elsewhere, range(300), 300, 2)) == list(range(300))
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_workers_that_are_sending_results_are_stopped(monkeypatch, context):
+    monkeypatch.setattr(workers, "_context", lambda: multiprocessing.get_context(context))
+    for _ in range(2):
+        results = in_order(large, range(10_000), 10_000, 2)
+        for _ in range(100):
+            next(results)
+        closing = threading.Thread(target=results.close, daemon=True)
+        closing.start()
+        closing.join(20)
+        assert not closing.is_alive(), "waits for the rest of a result that nobody sends"
 
 
 @pytest.mark.parametrize("processes", [0, 2])

@@ -34,7 +34,9 @@ AUGMENT = Augment(
 
 
 def make_store(folder, intensity="display"):
-    image = SimpleNamespace(size=(5, 7), channels=1, fit="pad", intensity=intensity, irregular="refuse", pet="suv")
+    image = SimpleNamespace(
+        size=(5, 7), channels=1, fit="pad", intensity=intensity, irregular="refuse", pet="suv", orientation="refuse"
+    )
     sources = [str(n) for n in range(COUNT)]
     target = folder / store_key(image, sources)
     pixels = np.random.default_rng(0).random((COUNT, 1, 5, 7)).astype(np.float16)

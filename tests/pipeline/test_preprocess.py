@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image as Pillow
@@ -21,7 +22,8 @@ from medgcsam.pipeline.preprocess import build_store, fitted_size, prepare
 
 
 def config(**changes) -> SimpleNamespace:
-    usual = {"size": (24, 32), "channels": 1, "fit": "pad", "intensity": "display", "irregular": "refuse", "pet": "suv"}
+    usual = {"size": (24, 32), "channels": 1, "fit": "pad", "intensity": "display"}
+    usual |= {"irregular": "refuse", "pet": "suv", "orientation": "refuse"}
     return SimpleNamespace(**(usual | changes))
 
 
@@ -193,14 +195,31 @@ def test_the_key_follows_bytes_order_and_image_configuration(pictures, tmp_path)
 
     keys = {key(pictures), key(pictures[::-1]), key(pictures, size=(24, 33)), key(pictures, fit="crop")}
     keys |= {key(pictures, channels=3), key(pictures, intensity="zscore")}
-    keys |= {key(pictures, irregular="resample"), key(pictures, pet="stored")}
+    keys |= {key(pictures, irregular="resample"), key(pictures, pet="stored"), key(pictures, orientation="sform")}
     state = os.stat(pictures[0])
     content = bytearray(Path(pictures[0]).read_bytes())
     Pillow.open(pictures[0]).transpose(Pillow.Transpose.FLIP_LEFT_RIGHT).save(pictures[0])
     Path(pictures[0]).write_bytes(Path(pictures[0]).read_bytes().ljust(len(content), b"\0"))
     os.utime(pictures[0], ns=(state.st_atime_ns, state.st_mtime_ns))  # as a careless copy would leave it
     keys.add(key(pictures))
-    assert len(keys) == 9
+    assert len(keys) == 10
+
+
+def test_the_orientation_that_is_named_is_believed(tmp_path):
+    slice_ = nibabel.Nifti1Image(np.arange(48, dtype=np.int16).reshape(8, 6, 1), None)
+    slice_.set_sform(np.diag([2.0, 1.0, 3.0, 1.0]), 1)
+    slice_.set_qform(np.diag([1.0, 1.0, 3.0, 1.0]), 1)
+    nibabel.save(slice_, tmp_path / "s.nii")
+    options = {"intensity": "percentile", "size": (12, 16)}
+    with pytest.raises(DataError, match=r"1 of 1 images.*sform and a qform"):
+        build_store([str(tmp_path / "s.nii")], config(**options), cache=tmp_path / "c")
+    drawn = {
+        choice: build_store([str(tmp_path / "s.nii")], config(orientation=choice, **options), cache=tmp_path / "c")
+        for choice in ("sform", "qform")
+    }
+    # 8 columns of 2 mm and 6 rows of 1 mm are wide, of 1 mm nearly square: other rows are left black
+    black = {choice: int((store.images[0, 0] == 0).all(axis=1).sum()) for choice, store in drawn.items()}
+    assert black == {"sform": 6, "qform": 0}
 
 
 def test_all_unreadable_images_are_named_at_once_and_nothing_is_left(pictures, tmp_path):
@@ -253,7 +272,7 @@ original, read = preprocess.read_image, []
 preprocess.read_image = lambda name, **options: read.append(name) or original(name, **options)
 cache, *images = sys.argv[1:]
 config = SimpleNamespace(
-    size=(24, 32), channels=1, fit="stretch", intensity="display", irregular="refuse", pet="suv"
+    size=(24, 32), channels=1, fit="stretch", intensity="display", irregular="refuse", pet="suv", orientation="refuse"
 )
 store = preprocess.build_store(images, config, cache=Path(cache))
 print(json.dumps([store.key, len(read), len(store)]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 from types import SimpleNamespace
@@ -13,7 +14,8 @@ import pytest
 from medgcsam.errors import MachineError
 from medgcsam.pipeline.store import StoreWriter, exclusive, machine_errors, open_store, store_key
 
-IMAGE = SimpleNamespace(size=(4, 6), channels=1, fit="pad", intensity="display", irregular="refuse", pet="suv")
+FIELDS = {"size": (4, 6), "channels": 1, "fit": "pad", "intensity": "display", "irregular": "refuse", "pet": "suv"}
+IMAGE = SimpleNamespace(**FIELDS, orientation="refuse")
 SOURCES = ["a" * 64, "b" * 64, "c" * 64]
 KEY = store_key(IMAGE, SOURCES)
 
@@ -49,6 +51,12 @@ def test_images_sha256_does_not_depend_on_the_image_configuration(tmp_path):
     assert store_key(other, SOURCES) != KEY
     assert store_key(IMAGE, SOURCES[::-1]) != KEY
     assert len(store.images_sha256) == 64
+
+
+def test_a_field_that_came_later_keeps_the_keys_of_older_stores():
+    head = json.dumps({"format": 1, "image": FIELDS}, sort_keys=True)
+    assert hashlib.sha256("\n".join([head, *SOURCES]).encode()).hexdigest() == KEY
+    assert store_key(SimpleNamespace(**FIELDS, orientation="sform"), SOURCES) != KEY
 
 
 @pytest.mark.parametrize("damage", ["cut", "json", "digests", "key"])

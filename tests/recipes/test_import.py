@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import signal
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -15,6 +17,7 @@ from PIL import Image
 
 from medgcsam.__main__ import main
 from medgcsam.cohort import read_manifest
+from medgcsam.intake.importers import COLLECTORS
 
 
 def medgcsam(*arguments: str, cwd: Path) -> tuple[int, str, str]:
@@ -67,6 +70,7 @@ def test_unknown_patients_are_said_and_never_guessed(pictures):
     assert header == "image,label"
     _, out, _ = medgcsam("import", "set", "--overwrite", cwd=pictures)
     assert "patients: unknown" in out
+    assert "--patient-pattern finds the patient" in out
 
 
 def test_a_manifest_is_not_replaced_without_a_word(pictures):
@@ -95,6 +99,45 @@ def test_a_table_with_columns_of_its_own(pictures):
     assert "STANDARD=NAME" in err
 
 
+def test_images_of_a_table_may_lie_elsewhere(pictures):
+    lines = [
+        "image,patient_id,label",
+        *(f"p{n // 2:02d}_{n}.png,{n},x" for n in range(1, 12, 2)),
+        "../well/p00_0.png,0,y",
+    ]
+    (pictures / "tables").mkdir()
+    (pictures / "tables" / "t.csv").write_text("\n".join(lines))
+    code, _, err = medgcsam("import", "tables/t.csv", "-o", "m.csv", cwd=pictures)
+    assert (code, "--images" in err) == (3, True)
+    code, out, err = medgcsam("import", "tables/t.csv", "-o", "m.csv", "--images", "set/ill", cwd=pictures)
+    assert code == 0, err
+    assert "6  images of 6 patients" in out
+    assert "1  file outside of the folder" in out
+    assert read_manifest(pictures / "m.csv")["case"][0] == "set/ill/p00_1.png"
+    for arguments, said in (
+        (("tables/t.csv", "--images", "nowhere"), "no such folder"),
+        (("set", "--images", "set"), "table"),
+    ):
+        assert said in medgcsam("import", *arguments, "-o", "n.csv", cwd=pictures)[2]
+
+
+def test_a_stopped_import_writes_nothing(pictures, monkeypatch):
+    def stop(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setitem(COLLECTORS, "classes", stop)
+    code, out, err = medgcsam("import", "set", "-o", "m.csv", "--json", cwd=pictures)
+    assert (code, json.loads(out)["error"]) == (75, err.strip())
+    assert "SIGTERM; nothing was written" in err
+    assert not list(pictures.glob("*.csv"))
+
+
+def test_labels_that_were_not_asked_for_are_offered(shared_data, tmp_path):
+    code, out, err = medgcsam("import", str(shared_data / "sarcoma_dicom"), cwd=tmp_path)
+    assert code == 0, err
+    assert "12  label, and none was asked for (--labels rtstruct or --labels seg takes" in out
+
+
 def test_labels_come_in_the_words_of_the_classes(shared_data, tmp_path):
     code, out, err = medgcsam("import", "--config", "breastmnist", "--json", cwd=tmp_path)
     assert code == 0, err
@@ -111,6 +154,7 @@ def test_errors_are_one_sentence(tmp_path):
         (["import", ".", "--kind", "tabel"], 2, "the kinds are"),
         (["import", "--config", "chest_xray_phantom"], 2, "needs no import"),
         (["import", "--config", "busi"], 3, "MEDGCSAM_DATA"),
+        (["import", "--config", "busi", "-o", "busi.yaml"], 2, "ends in .csv"),
     ):
         result = medgcsam(*arguments, cwd=tmp_path)
         assert result[0] == code, result

@@ -12,7 +12,7 @@ from sklearn.metrics import confusion_matrix
 from medgcsam.report import write_report
 from medgcsam.report.facts import load_facts
 from medgcsam.report.performance import Methods, by_class, entries
-from medgcsam.report.views import ascent_start
+from medgcsam.report.training import ascent_start
 from medgcsam.run_folder import RunFolder, read_json, read_table, write_json, write_json_lines
 
 

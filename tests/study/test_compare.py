@@ -13,8 +13,9 @@ from sklearn.metrics import roc_auc_score
 from medgcsam.errors import DataError
 from medgcsam.run_folder import read_json, read_table, write_json, write_table
 from medgcsam.study import compare_runs, runs_table
-from medgcsam.study.replicates import METRICS
+from medgcsam.study.classification import MEASURES
 
+METRICS = MEASURES.names
 THREE = {"adam": {"name": "adamw"}, "sam": {}, "gcsam": {}}
 GRID = {"optimizers": THREE, "seeds": [0, 1, 2], "folds": [0, 1]}
 
@@ -125,7 +126,9 @@ def test_families_are_fixed_and_the_rest_is_exploratory(config, study) -> None:
     document = compare_runs(study(loaded), loaded)
     primary = [(p["a"], p["b"], p["metric"]) for p in document["pairs"] if p["family"] == "primary"]
     assert primary == [("gcsam", "adam", "auroc"), ("gcsam", "sam", "auroc")]
-    assert len(document["pairs"]) == 6 * len(METRICS)
+    assert len([p for p in document["pairs"] if p["b"] != "baseline"]) == 6 * len(METRICS)
+    against = [(p["a"], p["metric"]) for p in document["pairs"] if p["b"] == "baseline"]
+    assert against == [(name, "auroc") for name in (*THREE, "ema")]
     assert all(p["b"] != "gcsam" for p in document["pairs"])
     assert all((p["p_holm"] is None) == (p["family"] == "exploratory") for p in document["pairs"])
 
@@ -174,6 +177,28 @@ def test_the_baseline_stands_beside_per_fold(config, study) -> None:
     assert [fold["auroc"] for fold in baseline["folds"]] == pytest.approx(areas)
     assert baseline["auroc"]["value"] == pytest.approx(np.mean(areas))
     assert baseline["auroc"]["low"] < np.mean(areas) < baseline["auroc"]["high"]
+
+
+def test_a_setting_is_also_paired_with_the_baseline(config, study) -> None:
+    """The baseline shares the cases' noise, so the pair is sharper than the two apart."""
+    loaded = config(compare=GRID)
+    document = compare_runs(study(loaded, sam={"skill": 3.0}), loaded)
+    pair = pair_of(document, "sam", "baseline")
+    sam, baseline = (document["settings"][name]["auroc"] for name in ("sam", "baseline"))
+    assert pair["difference"] == pytest.approx(sam["value"] - baseline["value"], abs=1e-9)
+    assert 0 < pair["low"] < pair["high"] < sam["high"] - baseline["low"]
+    assert (pair["family"], pair["p_holm"], pair["verdict"]) == ("exploratory", None, "better")
+    assert pair["text"] == "better than the sanity baseline"
+    assert "cost" not in pair
+
+
+def test_a_fold_without_a_baseline_leaves_the_pairs_with_it_out(config, study) -> None:
+    loaded = config(compare=GRID)
+    runs = study(loaded)
+    for run, folder in runs:
+        if run.fold == 1:
+            folder.baseline.unlink()
+    assert not [p for p in compare_runs(runs, loaded)["pairs"] if p["b"] == "baseline"]
 
 
 def test_runs_about_other_cases_are_not_paired(config, study) -> None:

@@ -1,0 +1,28 @@
+"""Section `patches`: what of a picture or volume one training step sees; for segmentation."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from medgcsam.config.base import Count, Positive, Section, Share, auto_or
+
+Length = Annotated[int, Field(strict=True, ge=8, le=4096)]
+PatchSize = auto_or(tuple[Length, ...])
+
+
+class PatchesConfig(Section):
+    """What of a picture or volume one training step sees (`task: segmentation` only)."""
+
+    size: PatchSize = Field(
+        "auto",
+        description="Voxels along each axis; `auto`: the median size of the training images, as far as memory allows.",
+    )
+    per_image: auto_or(Count) = Field("auto", description="Patches drawn from each training image per epoch.")
+    foreground: Share = Field(0.5, description="Share of the patches that are placed on a structure.")
+    memory_gb: auto_or(Positive) = Field(
+        "auto",
+        description="Memory in GB that a training step may take, which `size` and `training.batch_size` are planned "
+        "for; `auto`: 80% of the GPU's, or what a CPU computes in reasonable time.",
+    )
