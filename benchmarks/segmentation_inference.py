@@ -41,8 +41,17 @@ MONAI = "MONAI"
 CONTENDERS = (*OURS, MONAI)
 
 
+class Copy(torch.nn.Module):
+    """Gives its input for each output: what remains is the work of the sliding window itself."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.cat([images] * OUTPUTS, dim=1)
+
+
 def network(name: str, width: int, patch: int) -> torch.nn.Module:
-    """The network of both, weights by seed 0."""
+    """The network of both, weights by seed 0; "none" for ``Copy``."""
+    if name == "none":
+        return Copy()
     found = stages([patch] * 3, None, 4)
     torch.manual_seed(0)
     module = build_segmentation_network(
@@ -105,15 +114,16 @@ def contend(options: argparse.Namespace) -> None:
     print(json.dumps(figures))
 
 
-def turns(options: argparse.Namespace, folder: Path) -> dict[str, list[dict[str, float]]]:
+def turns(options: argparse.Namespace, folder: Path, *, network: str, rounds: int) -> dict[str, list[dict[str, float]]]:
     """Figures of every round by contender."""
     found: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
     order, generator = list(CONTENDERS), random.Random(0)
-    for _ in range(options.rounds):
+    for _ in range(rounds):
         generator.shuffle(order)
         for name in order:
             command = [sys.executable, __file__, "--contender", name, "--folder", str(folder)]
-            for key in ("network", "width", "patch", "threads"):
+            command += ["--network", network]
+            for key in ("width", "patch", "threads"):
                 command += [f"--{key}", str(getattr(options, key))]
             answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             found[name].append(json.loads(answer.splitlines()[-1]))
@@ -143,9 +153,8 @@ def summary(found: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, lis
     return lines
 
 
-def markdown(report: dict) -> str:
-    """The report as a page."""
-    facts, lines = report["conditions"], report["results"]
+def tables(lines: dict[str, dict[str, list[float]]]) -> list[str]:
+    """Medians with their ranges, and the ratios of medians."""
     columns = list(next(iter(lines.values())))
 
     def shown(values: list[float]) -> str:
@@ -161,6 +170,16 @@ def markdown(report: dict) -> str:
         for other in lines
         if other.startswith(MONAI)
     ]
+    return [
+        *table(["", *columns], [[name, *map(shown, line.values())] for name, line in lines.items()], numbers=3),
+        "",
+        *table(["ratio of medians", *columns], ratios, numbers=3),
+    ]
+
+
+def markdown(report: dict) -> str:
+    """The report as a page."""
+    facts = report["conditions"]
     return "\n".join(
         [
             "# Sliding-window inference of a large volume on a CPU",
@@ -179,9 +198,12 @@ def markdown(report: dict) -> str:
             "not. MONAI's is used plainly: the volume as one float32 tensor, `sliding_window_inference`, then softmax "
             "and float16, as medgcsam gives it; its first line is taken before the softmax.",
             "",
-            *table(["", *columns], [[name, *map(shown, line.values())] for name, line in lines.items()], numbers=3),
+            *tables(report["results"]),
             "",
-            *table(["ratio of medians", *columns], ratios, numbers=3),
+            "The same with a network that only copies its input: the work of the sliding window itself, "
+            f"{facts['rounds'] + 2} rounds.",
+            "",
+            *tables(report["without_a_network"]),
             "",
             f"Largest difference between the probabilities of both: {report['difference']:.1e}.",
             "",
@@ -216,7 +238,8 @@ def main() -> None:
         for plane in volume[0]:
             plane[:] = generator.standard_normal(plane.shape, dtype=np.float32)
         del volume
-        found = turns(options, folder)
+        bare = turns(options, folder, network="none", rounds=options.rounds + 2)
+        found = turns(options, folder, network=options.network, rounds=options.rounds)
         gap = difference(folder)
     shape = " x ".join(map(str, options.shape))
     command = f"python benchmarks/segmentation_inference.py --rounds {options.rounds} --threads {options.threads}"
@@ -225,7 +248,7 @@ def main() -> None:
     report = {
         "conditions": {**facts, **versions, **conditions, "shape": shape, "command": command},
         "results": summary(found),
-        "rounds": found,
+        "without_a_network": summary(bare),
         "difference": gap,
     }
     write(report, markdown(report), options.output)

@@ -3,12 +3,11 @@
 All give batches of patches with their labels, half of them on a structure, ready for the network on a CPU: mirrored,
 turned, scaled and shifted, then contrast, brightness, gamma and noise, each by the same largest amount and drawn anew
 for every patch. medgcsam reads float16 memory maps and looks beyond the border of the patch where it is turned; MONAI
-has float32 volumes in memory and continues the border of the patch (the cheaper way of its two). medgcsam runs with one
-and with two threads, and the faster counts.
+has float32 volumes in memory and continues the border of the patch (the cheaper way of its two).
 
-MONAI is written in two ways, each without and with two worker processes, and the fastest of the four is the peer:
-plainly, as in its tutorials, and tuned: without the tracking of transforms (``set_track_meta(False)``) and with the
-voxels of the structures looked up once and cached (``FgBgToIndicesd``).
+MONAI is written in two ways, each without and with two worker processes: plainly, as in its tutorials, and tuned:
+without the tracking of transforms (``set_track_meta(False)``) and with the voxels of the structures looked up once and
+cached (``FgBgToIndicesd``). Every competitor runs with one and with two threads, and the fastest of each side counts.
 
     python benchmarks/segmentation_patches.py --output benchmarks/results/segmentation_patches.json
 """
@@ -187,18 +186,18 @@ def measure(name: str, options: argparse.Namespace, shape: tuple[int, ...], patc
     """All competitors on one kind of data: patches per second and the ratio to the fastest peer."""
     with tempfile.TemporaryDirectory() as folder:
         store = make_store(Path(folder), options.images, shape)
-        runs = {f"medgcsam, {n} thread(s)": ours(store, patch, batch, threads=n) for n in options.threads}
-        mine = list(runs)
-        for tuned in (False, True):
-            for workers in options.workers:
-                label = f"MONAI, {'tuned' if tuned else 'plain'}, num_workers {workers}"
-                runs[label] = peer(store, patch, batch, threads=max(options.threads), tuned=tuned, workers=workers)
+        runs = {}
+        for threads in options.threads:
+            runs[f"medgcsam, {threads} thread(s)"] = ours(store, patch, batch, threads=threads)
+            for tuned in (False, True):
+                for workers in options.workers:
+                    label = f"MONAI, {'tuned' if tuned else 'plain'}, num_workers {workers}, {threads} thread(s)"
+                    runs[label] = peer(store, patch, batch, threads=threads, tuned=tuned, workers=workers)
         times = timing.interleave(runs, rounds=options.rounds, warmup=1)
         set_track_meta(True)
     patches = PER_IMAGE * options.images
     medians = {name: statistics.median(values) for name, values in times.items()}
-    mine = min(mine, key=medians.get)
-    best = min((name for name in runs if "MONAI" in name), key=medians.get)
+    mine, best = (min((name for name in runs if side in name), key=medians.get) for side in ("medgcsam", "MONAI"))
     return {
         "name": name,
         "volume": list(shape),

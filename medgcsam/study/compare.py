@@ -110,4 +110,9 @@ def _baseline(grid: Grid, config: Config) -> dict[str, Any]:
     per_fold = [
         {"fold": fold} | {metric: number(grid.baseline[fold][0, k]) for metric, k in columns.items()} for fold in folds
     ]
-    return entries | {"method": grid.baseline_method, "folds": per_fold}
+    methods = grid.baseline_methods
+    method = methods[folds[0]]
+    if len(set(methods.values())) > 1:
+        per_fold = [line | {"method": methods[line["fold"]]} for line in per_fold]
+        method = f"{method.partition(': ')[0]}, made anew in each fold"
+    return entries | {"method": method, "folds": per_fold}

@@ -57,9 +57,10 @@ class Grid:
         return list(dict.fromkeys(setting for setting, _, _ in self.results))
 
     @property
-    def baseline_method(self) -> str:
-        """What the sanity baseline is, in words."""
-        return next(iter(self.results.values())).metrics.get("baseline", {}).get("method", "")
+    def baseline_methods(self) -> dict[int, str]:
+        """What the sanity baseline of each fold is, in words."""
+        first = {result.fold: result for result in reversed(self.results.values())}
+        return {fold: first[fold].metrics.get("baseline", {}).get("method", "") for fold in sorted(self.baseline)}
 
     def cells(self, setting: str) -> list[tuple[int, int]]:
         """Seeds and folds of the finished runs of a setting."""

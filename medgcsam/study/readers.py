@@ -21,6 +21,8 @@ from scipy.stats import t as student
 
 from medgcsam.evaluation.intervals import MOST_UNDEFINED, Interval, no_interval
 
+_BOUNDARY = "the mean is at the boundary"
+
 
 @dataclass(frozen=True)
 class Mean:
@@ -49,14 +51,14 @@ class Mean:
     def interval_of_share(self, confidence: float) -> Interval:
         """Limits on the logit scale, for a mean in (0, 1)."""
         if not 0 < self.value < 1:
-            return no_interval("the mean is at the boundary")
+            return no_interval(_BOUNDARY if np.isfinite(self.value) else self.reason)
         logit = np.log(self.value / (1 - self.value))
         return self._limits(confidence, logit, self.value * (1 - self.value), lambda x: 1 / (1 + np.exp(-x)))
 
     def interval_of_loss(self, confidence: float) -> Interval:
         """Limits on the log scale, for a mean above 0."""
         if not self.value > 0:
-            return no_interval("the mean is at the boundary")
+            return no_interval(_BOUNDARY if np.isfinite(self.value) else self.reason)
         return self._limits(confidence, np.log(self.value), self.value, np.exp)
 
     def p_value(self) -> float:

@@ -32,7 +32,7 @@ def check_same_configuration(run: RunFolder, config: Config) -> None:
     before = _defaults() | _flat(yaml.safe_load(run.config.read_text("utf-8")))
     if run.plan.is_file():  # numbers that the data decided stand where the command says `auto`
         before |= {tuple(key.split(".")): planned["asked"] for key, planned in read_json(run.plan).items()}
-    now = _flat(yaml.safe_load(dump(without_places(config))))
+    now = _defaults() | _flat(yaml.safe_load(dump(without_places(config))))
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     changed = [key for key in changed if not any(key[: len(harmless)] == harmless for harmless in _HARMLESS)]
     if not changed:

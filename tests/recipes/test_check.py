@@ -145,12 +145,13 @@ from pathlib import Path
 from medgcsam.intake import check
 from medgcsam.intake.examine import Examined
 
-def slow(row, reading):
-    Path("pids", str(os.getpid())).touch()
-    time.sleep(0.3)
-    return Examined()
+def slow(rows, reading):
+    for _ in rows:
+        Path("pids", str(os.getpid())).touch()
+        time.sleep(0.3)
+        yield Examined()
 
-check.examine = slow
+check.examine_each = slow
 sys.argv = ["medgcsam", "check", "--config", "site.yaml", "--set", "pipeline.workers=1"]
 from medgcsam.__main__ import main
 main()

@@ -19,6 +19,7 @@ from medgcsam.journal import Journal
 from medgcsam.recipes.compare import compare_settings
 from medgcsam.run_folder import read_json, read_json_lines
 from medgcsam.study import execute, plan_runs
+from tests.training.segmentation_cohorts import draw_discs, segmentation_config
 
 SETTINGS = {"adam": {"name": "adamw"}, "gcsam": {}}
 
@@ -104,6 +105,26 @@ def test_smoke_is_every_setting_once_under_another_name(path, tmp_path) -> None:
     for setting in SETTINGS:
         history = tmp_path / "runs" / "tiny-smoke" / setting / "seed-0" / "fold-0" / "history.jsonl"
         assert len(read_json_lines(history)) == 1
+
+
+def test_a_segmentation_is_compared_by_dice_and_with_its_threshold(tmp_path) -> None:
+    settings = {"optimizers": SETTINGS, "seeds": [0]}
+    config = segmentation_config(draw_discs(tmp_path), tmp_path, training={"epochs": 1}, compare=settings)
+    result, text, failure = study(config)
+    assert failure is None
+    document = read_json(tmp_path / "runs" / "discs" / "comparison.json")
+    assert document == result["result"]
+    pairs = [(p["a"], p["b"]) for p in document["pairs"] if p["metric"] == document["primary_metric"] == "dice"]
+    assert pairs == [("gcsam", "adam"), ("adam", "baseline"), ("gcsam", "baseline")]
+    for run in (run.folder for run in plan_runs(config)):
+        setting, metrics = document["settings"][run.path.parts[-3]], read_json(run.metrics)
+        for metric in ("dice", "nsd", "hd95_px"):
+            assert setting[metric]["value"] == pytest.approx(metrics["partitions"]["test"][metric]["value"])
+        beside = metrics["baseline"]["partitions"]["test"]["dice"]["value"]
+        assert document["settings"]["baseline"]["dice"]["value"] == pytest.approx(beside)
+        assert run.report.is_file()
+    assert "sanity baseline: best fixed threshold of the training patients: disc" in text
+    assert "difference in Dice" in text
 
 
 def test_a_failed_run_is_named_and_the_rest_compared(path, monkeypatch) -> None:
