@@ -27,7 +27,10 @@ class NetworkConfig(Section):
         None, description="A file of weights to start from (.pt, .pth, .safetensors); nothing is ever downloaded."
     )
     freeze_stem: Bool = Field(False, description="Keep the first layers as in the weights file.")
-    dropout: Dropout = Field(0.0, description="Share of features dropped at random before the last layer.")
+    dropout: Dropout = Field(
+        0.0,
+        description="Share of features dropped at random before the last layer; of a segmentation after convolutions.",
+    )
     width: auto_or(Count) = Field(
         "auto", description="`small` and segmentation: channels of the first stage; `auto`: 16, or the network's own."
     )

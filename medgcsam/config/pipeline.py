@@ -18,5 +18,6 @@ class PipelineConfig(Section):
     )
     memory: Literal["auto", "memory", "map"] = Field(
         "auto",
-        description="Hold the prepared images in memory, read them from disk as needed, or choose by their size.",
+        description="Hold the prepared images in memory, read them from disk as needed, or choose by their size; with "
+        "`auto` volumes are read from disk, where the system's file cache holds them.",
     )

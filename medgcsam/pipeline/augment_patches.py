@@ -95,26 +95,54 @@ class AugmentPatches(Intensity):
         return Regions(low, size, torch.cat([matrix, offset[:, :, None]], dim=2).float())
 
     def move(
-        self, images: torch.Tensor, labels: torch.Tensor, regions: Regions, *, present: Sequence[int], overlapping: bool
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        regions: Regions,
+        *,
+        present: Sequence[Sequence[int]],
+        overlapping: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Patches of regions, on their device: images (n, c, *patch), labels uint8 (n, 1 or S, *patch).
 
         images: float16 or float32 (n, c, *size); float32 where they are resampled. labels: uint8 (n, 1 or S, *size).
-        present: the structures, numbered from 1, that occur in the labels; the others cost no time.
+        present: for each patch the structures, numbered from 1, that occur in its label; others cost no time.
         """
-        device = images.device
+        device, n = images.device, len(images)
         if regions.matrix is None:
             if regions.flips is None:
                 return images, labels
             flips = regions.flips.to(device, non_blocking=True)
             return _flip(images, flips), _flip(labels, flips)
+        matrix = regions.matrix.to(device, non_blocking=True)
+        moved = torch.empty(n, images.shape[1], *self.patch, device=device)
+        marked = torch.zeros(n, labels.shape[1], *self.patch, dtype=torch.uint8, device=device)
+        step = 1 if device.type == "cpu" else n  # one after the other they stay in a CPU's cache
+        for first in range(0, n, step):
+            part = slice(first, first + step)
+            occurring = sorted(set().union(*present[part]))
+            self._move(images[part], labels[part], matrix[part], occurring, overlapping, moved[part], marked[part])
+        return moved, marked
+
+    def _move(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        matrix: torch.Tensor,
+        present: Sequence[int],
+        overlapping: bool,
+        moved: torch.Tensor,
+        marked: torch.Tensor,
+    ) -> None:
+        """Fill ``moved`` and ``marked`` with images and labels of regions, by one resampling of both."""
         channels = images.shape[1]
-        together = torch.empty(len(images), channels + len(present), *regions.size, device=device)
+        together = images.new_empty(len(images), channels + len(present), *images.shape[2:], dtype=torch.float32)
         together[:, :channels] = images
         for number, structure in enumerate(present, start=channels):
             together[:, number] = labels[:, structure - 1] if overlapping else labels[:, 0] == structure
-        moved = sample(together, regions.matrix.to(device, non_blocking=True), self.patch)
-        return moved[:, :channels], _decide(moved[:, channels:], present, labels.shape[1], overlapping)
+        values = sample(together, matrix, self.patch)
+        moved.copy_(values[:, :channels])
+        _decide(values[:, channels:], present, overlapping, marked)
 
     def _draw_flips(self, n: int, generator: torch.Generator) -> torch.Tensor | None:
         if not self.flips:
@@ -160,17 +188,18 @@ def _flip(batch: torch.Tensor, flips: torch.Tensor) -> torch.Tensor:
     return batch
 
 
-def _decide(shares: torch.Tensor, present: Sequence[int], channels: int, overlapping: bool) -> torch.Tensor:
-    """Labels uint8 (n, channels, *patch) of the interpolated shares (n, len(present), *patch) of the structures."""
-    labels = torch.zeros(len(shares), channels, *shares.shape[2:], dtype=torch.uint8, device=shares.device)
+def _decide(shares: torch.Tensor, present: Sequence[int], overlapping: bool, labels: torch.Tensor) -> None:
+    """Write into ``labels``, 0 throughout, uint8 (n, 1 or S, *patch), the structures that the interpolated shares
+    (n, len(present), *patch) speak for."""
     if overlapping:
         for number, structure in enumerate(present):
             labels[:, structure - 1] = shares[:, number] > 0.5
     elif len(present) == 1:
-        labels[:, 0] = (shares[:, 0] > 0.5).to(torch.uint8) * present[0]
+        labels[:, 0] = shares[:, 0] > 0.5
+        if present[0] != 1:
+            labels.mul_(present[0])
     elif present:
         best, which = shares.max(dim=1)
         taken = best > 1 - shares.sum(dim=1)
         for number, structure in enumerate(present):
             labels[:, 0].masked_fill_(taken & (which == number), structure)
-    return labels

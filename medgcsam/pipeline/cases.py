@@ -16,6 +16,7 @@ from medgcsam.errors import ConfigError
 from medgcsam.intake import Dataset, open_dataset
 from medgcsam.journal import Journal
 from medgcsam.pipeline.few import few_patients
+from medgcsam.pipeline.partitioned import Partitioned
 from medgcsam.pipeline.preprocess import build_store
 from medgcsam.pipeline.store import Store
 from medgcsam.privacy import hash_id, load_salt
@@ -24,7 +25,7 @@ SMOKE_PATIENTS = 60
 
 
 @dataclass(frozen=True)
-class Cases:
+class Cases(Partitioned):
     """A cohort with its images; ``table`` and ``targets`` are in the order of the store's rows.
 
     ``targets``: int64 (n,) or float32 (n, classes) with NaN where unknown; see ``cohort.encode_labels``.
@@ -39,20 +40,6 @@ class Cases:
     split: Split
     salt: bytes
     keep_patient_ids: bool
-
-    def rows(self, *partitions: str) -> np.ndarray:
-        """Store rows (n,) of the named partitions, in the order of the table."""
-        return np.flatnonzero(self.split.partition.isin(partitions).to_numpy())
-
-    def fingerprints(self, *partitions: str) -> list[str]:
-        """Salted hashes of the decoded pixels of the named partitions' images, sorted."""
-        pixels = self.store.digests["pixels"].iloc[self.rows(*partitions)]
-        return sorted(hash_id(self.salt, "pixels", digest) for digest in pixels)
-
-    def names(self, kind: str, rows: np.ndarray) -> list[str]:
-        """What outputs call the "case" or the "patient" of rows: hashes, or plain names where they are asked for."""
-        plain = self.table[{"case": "case", "patient": "patient_id"}[kind]].iloc[rows]
-        return list(plain) if self.keep_patient_ids else [hash_id(self.salt, kind, name) for name in plain]
 
 
 def prepare_cases(config: Config, *, output: Path, cache: Path, journal: Journal, smoke: bool = False) -> Cases:

@@ -26,7 +26,7 @@ class Read:
     images: torch.Tensor
     labels: torch.Tensor
     regions: Regions
-    present: tuple[int, ...]
+    present: list[tuple[int, ...]]
     rows: torch.Tensor
 
 
@@ -149,7 +149,7 @@ class PatchBatches:
             low = regions.low[index].tolist()
             copy_region(image, low, images[index].numpy(), lambda row=row, image=image: self._smallest(row, image))
             copy_region(label, low, labels[index].numpy(), lambda: np.uint8(0))
-        present = () if regions.matrix is None else self._present(labels.numpy())
+        present = [] if regions.matrix is None else [self._present(label) for label in labels.numpy()]
         return Read(images, labels, regions.pinned() if pin else regions, present, rows)
 
     def _finish(self, read: Read, generator: torch.Generator) -> Batch:
@@ -174,12 +174,12 @@ class PatchBatches:
             self._lowest[row] = smallest(image)
         return self._lowest[row]
 
-    def _present(self, labels: np.ndarray) -> tuple[int, ...]:
-        """The structures that occur in a batch of labels."""
+    def _present(self, label: np.ndarray) -> tuple[int, ...]:
+        """The structures that occur in a region's label (1 or S, *size)."""
         numbers = range(1, len(self.structures) + 1)
         if self.overlapping:
-            return tuple(number for number in numbers if labels[:, number - 1].any())
-        return tuple(number for number in numbers if (labels == number).any())
+            return tuple(number for number in numbers if label[number - 1].any())
+        return tuple(number for number in numbers if (label == number).any())
 
 
 def place(
@@ -209,7 +209,7 @@ def copy_region(volume: np.ndarray, low: Sequence[int], out: np.ndarray, fill: A
     size, shape = out.shape[1:], volume.shape[1:]
     inside = [(max(0, a), max(0, min(n, a + m))) for a, m, n in zip(low, size, shape, strict=True)]
     if any(b - a < m for (a, b), m in zip(inside, size, strict=True)):
-        out[:] = np.reshape(fill(), (-1, *[1] * len(size)))
+        out[:] = np.reshape(fill(), (-1, *[1] * len(size))).astype(out.dtype)  # else numpy converts voxel by voxel
     if all(b > a for a, b in inside):
         source = (slice(None), *(slice(a, b) for a, b in inside))
         target = (slice(None), *(slice(a - z, b - z) for (a, b), z in zip(inside, low, strict=True)))

@@ -19,6 +19,7 @@ from medgcsam.intake.examine import file_of
 from medgcsam.intake.workers import helpers
 from medgcsam.journal import Journal
 from medgcsam.pipeline.few import few_patients
+from medgcsam.pipeline.partitioned import Partitioned
 from medgcsam.pipeline.plan import Plan, make_plan, resolved
 from medgcsam.pipeline.survey import Surveyed, survey
 from medgcsam.pipeline.volume_store import VolumeStore, build_volume_store, explain_faults
@@ -35,7 +36,7 @@ FOLDER = 2**23
 
 
 @dataclass(frozen=True)
-class SegmentationCases:
+class SegmentationCases(Partitioned):
     """A cohort with its prepared images and labels; ``table`` and ``surveyed`` are in the order of the store's rows.
 
     structures: their names, in the order of their numbers from 1. config: with numbers in place of ``auto``.
@@ -53,20 +54,6 @@ class SegmentationCases:
     config: Config
     salt: bytes
     keep_patient_ids: bool
-
-    def rows(self, *partitions: str) -> np.ndarray:
-        """Store rows (n,) of the named partitions, in the order of the table."""
-        return np.flatnonzero(self.split.partition.isin(partitions).to_numpy())
-
-    def fingerprints(self, *partitions: str) -> list[str]:
-        """Salted hashes of the decoded pixels of the named partitions' images, sorted."""
-        pixels = self.store.digests["pixels"].iloc[self.rows(*partitions)]
-        return sorted(hash_id(self.salt, "pixels", digest) for digest in pixels)
-
-    def names(self, kind: str, rows: np.ndarray) -> list[str]:
-        """What outputs call the "case" or the "patient" of rows: hashes, or plain names where they are asked for."""
-        plain = self.table[{"case": "case", "patient": "patient_id"}[kind]].iloc[rows]
-        return list(plain) if self.keep_patient_ids else [hash_id(self.salt, kind, name) for name in plain]
 
 
 def prepare_segmentation(

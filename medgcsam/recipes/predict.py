@@ -156,8 +156,12 @@ def _segment(trained: list[Trained], read: Image, image: Input, output: Path, de
     structures = list(trained[0].metrics["structures"])
     label = segment(trained, read, device, scratch=output)
     name = _file_name(image)
-    write_masks(output / "masks", name, label, read, structures)
-    line: dict[str, Any] = {"mask": f"masks/{name}.nii.gz", "dicom_seg": "", "dicom_seg_reason": ""}
+    files = write_masks(output / "masks", name, label, read, structures)
+    line: dict[str, Any] = {
+        "mask": "|".join(f"masks/{file}" for file in files),
+        "dicom_seg": "",
+        "dicom_seg_reason": "",
+    }
     if read.reference is not None:
         try:
             whole = Image(array=label.astype(np.int16), unit="label", affine=read.affine, spacing=read.spacing)

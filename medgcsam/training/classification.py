@@ -25,7 +25,7 @@ from medgcsam.training.baseline import METHOD, baseline_probabilities
 from medgcsam.training.inference import mean_loss, predict_logits
 from medgcsam.training.optimizers import check_groups
 from medgcsam.training.selection import auroc
-from medgcsam.training.sharpness import evenly_spread, validation_sharpness
+from medgcsam.training.sharpness import probed_rows, validation_sharpness
 from medgcsam.training.stepper import Stepper
 from medgcsam.training.tasks import Loss, Task
 from medgcsam.training.trainer import Material
@@ -84,9 +84,7 @@ class Classification:
     def probed(self) -> np.ndarray | None:
         """The validation rows that sharpness is measured on; None where it is not."""
         training = self.config.training
-        if training.sharpness_radius is None:
-            return None
-        return evenly_spread(self.cases.rows("validation"), training.sharpness_images)
+        return probed_rows(self.cases.rows("validation"), training.sharpness_radius, training.sharpness_images)
 
     def test(self, run: RunFolder, journal: Journal) -> None:
         """Predict validation and, for the only time, test cases with the selected weights; so does the baseline."""

@@ -24,7 +24,7 @@ from medgcsam.training.device import autocast, memory_errors
 from medgcsam.training.losses import SegmentationLoss
 from medgcsam.training.optimizers import check_groups
 from medgcsam.training.segmented import segment_partitions
-from medgcsam.training.sharpness import evenly_spread, validation_sharpness
+from medgcsam.training.sharpness import probed_rows, validation_sharpness
 from medgcsam.training.sliding_window import sliding_window
 from medgcsam.training.stepper import Stepper
 from medgcsam.training.tasks import Loss
@@ -94,9 +94,7 @@ class Segmentation:
     def probed(self) -> np.ndarray | None:
         """The validation rows that sharpness is measured on, one patch of each; None where it is not."""
         training = self.config.training
-        if training.sharpness_radius is None:
-            return None
-        return evenly_spread(self.cases.rows("validation"), training.sharpness_images)
+        return probed_rows(self.cases.rows("validation"), training.sharpness_radius, training.sharpness_images)
 
     def test(self, run: RunFolder, journal: Journal) -> None:
         """Segment validation and, for the only time, test cases with the selected weights; so does the baseline."""

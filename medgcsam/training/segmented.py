@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ def segment_partitions(
     packed: dict[int, Packed] = {}
     with journal.bar("segmenting") as advance:
         for done, row in enumerate(rows, 1):
-            packed[row] = Packed.of(segment_row(cases, [network], row, device=device))
+            packed[row] = Packed.of(segment_row(cases, network, row, device=device, scratch=run.path))
             advance(done, len(rows))
     largest = _write_components(cases, packed, run)
     lines = []
@@ -99,15 +100,15 @@ def _write_components(cases: SegmentationCases, packed: Mapping[int, Packed], ru
 
 
 def segment_row(
-    cases: SegmentationCases, networks: Sequence[nn.Module], row: int, *, device: torch.device
+    cases: SegmentationCases, network: nn.Module, row: int, *, device: torch.device, scratch: Path
 ) -> np.ndarray:
     """The label of one row on the grid of its file: int16 (1, *spatial), or if overlapping uint8 (S, *spatial)."""
     config, store = cases.config, cases.store
     probabilities = sliding_window(
-        networks, store.image(row), patch=config.patches.size, overlap=config.inference.overlap,
+        network, store.image(row), patch=config.patches.size, overlap=config.inference.overlap,
         outputs=len(cases.structures) + (not cases.overlapping), device=device, overlapping=cases.overlapping,
         precision=config.training.precision, intensity=store.intensity, mirror=config.inference.mirror,
-        stitch=config.inference.stitch,
+        stitch=config.inference.stitch, scratch=scratch,
     )  # fmt: skip
     return back_to_grid(probabilities, store.grid(row), overlapping=cases.overlapping)
 
@@ -120,12 +121,19 @@ def reference_of(cases: SegmentationCases, row: int) -> tuple[Image, np.ndarray]
     )  # fmt: skip
 
 
-def write_masks(folder: Path, name: str, label: np.ndarray, image: Image, structures: Sequence[str]) -> None:
-    """``NAME.nii.gz`` on the grid of ``image``; of overlapping structures one file for each, ``NAME_STRUCTURE``."""
-    several = len(label) > 1
-    for number, channel in enumerate(label):
+def write_masks(folder: Path, name: str, label: np.ndarray, image: Image, structures: Sequence[str]) -> list[str]:
+    """``NAME.nii.gz`` on the grid of ``image``; of overlapping structures one file for each, ``NAME_STRUCTURE``.
+
+    Returns the names of the files. What a file name cannot hold becomes an underscore.
+    """
+    stems = [name]
+    if len(label) > 1:
+        stems = [f"{name}_{re.sub(r'[^A-Za-z0-9._+-]', '_', structure)}" for structure in structures]
+    files = [f"{stem}.nii.gz" for stem in stems]
+    for file, channel in zip(files, label, strict=True):
         mask = Image(array=channel[None].astype(np.int16), unit="label", affine=image.affine, spacing=image.spacing)
-        write_nifti_label(mask, folder / f"{name}{f'_{structures[number]}' if several else ''}.nii.gz")
+        write_nifti_label(mask, folder / file)
+    return files
 
 
 def _lines(
@@ -155,14 +163,20 @@ class _References:
     def __iter__(self) -> Iterator[tuple[int, str, np.ndarray, np.ndarray]]:
         for row in self.rows:
             image, reference = reference_of(self.cases, row)
-            yield row, self.cases.table["patient_id"].iat[row], comparable(image), reference
+            yield (
+                row,
+                self.cases.table["patient_id"].iat[row],
+                comparable(image, self.cases.config.image.intensity),
+                reference,
+            )
 
 
-def comparable(image: Image) -> np.ndarray:
-    """Values (channels, *spatial) that mean the same in all images: those of MR and other arbitrary units as deviations
-    from the image's mean, without the voxels that are 0; all others as they are."""
+def comparable(image: Image, intensity: str) -> np.ndarray:
+    """Values (channels, *spatial) that a threshold can be set on: as the file has them (SUV, HU, gray), but where the
+    network sees z-scores, because the numbers of two images mean different things, as deviations from the image's mean
+    over the voxels that are not 0."""
     values = image.array
-    if image.unit != "raw" or not (used := values[values != 0]).size:
+    if intensity != "zscore" or not (used := values[values != 0]).size:
         return values
     return (values - used.mean(dtype=np.float64)) / max(float(used.std(dtype=np.float64)), 1e-8)
 
@@ -171,5 +185,7 @@ def _baseline(cases: SegmentationCases, found: Sequence[Threshold]) -> Iterator[
     """Lines as those of cases.csv, of the best fixed threshold in each structure."""
     for row in cases.rows("validation", "test"):
         image, reference = reference_of(cases, row)
-        predicted = threshold_label(comparable(image), found, overlapping=cases.overlapping)
+        predicted = threshold_label(
+            comparable(image, cases.config.image.intensity), found, overlapping=cases.overlapping
+        )
         yield from _lines(cases, row, image, reference, predicted)

@@ -23,6 +23,11 @@ def evenly_spread(rows: np.ndarray, count: int | None) -> np.ndarray:
     return rows[np.arange(count) * len(rows) // count]
 
 
+def probed_rows(rows: np.ndarray, radius: float | None, count: int | None) -> np.ndarray | None:
+    """The validation ``rows`` that sharpness is measured on; None where ``radius`` says that it is not measured."""
+    return None if radius is None else evenly_spread(rows, count)
+
+
 def validation_sharpness(
     network: nn.Module, batches: Any, loss: Loss, *, radius: float, device: torch.device, total: int | None = None
 ) -> float | None:

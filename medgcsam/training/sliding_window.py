@@ -97,7 +97,10 @@ def sliding_window(
             for part in (corners[first : first + at_once] for first in range(0, len(corners), at_once)):
                 images = reader.read(part)
                 for number, network in enumerate(networks):
-                    stitching.add(number, part, _logits(network, images, flips, precision))
+                    # Named, so that they live until the next ones are there: glibc would give the memory at the end of
+                    # its heap back to the system after each window otherwise, which costs some 5% of the time.
+                    logits = _logits(network, images, flips, precision)
+                    stitching.add(number, part, logits)
                 done += len(part)
                 if advance:
                     advance(done, total)

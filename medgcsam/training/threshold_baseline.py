@@ -7,7 +7,7 @@ are those with the best mean Dice over the training patients, and then stay for 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,25 +91,19 @@ def threshold_table(
 def threshold_label(values: np.ndarray, thresholds: Sequence[Threshold], *, overlapping: bool = False) -> np.ndarray:
     """What the thresholds find in ``values`` (c, *spatial).
 
-    Returns int16 class numbers (1, *spatial), where a later structure lies over an earlier one (as a lesion over its
-    organ), or with ``overlapping`` uint8 0 and 1 (S, *spatial).
+    Returns int16 class numbers (1, *spatial), or with ``overlapping`` uint8 0 and 1 (S, *spatial). A voxel that several
+    rules claim gets the number of the structure whose rule has the best training Dice, the first of equals: a rule that
+    finds little but noise must not spoil the others.
     """
     plane = np.asarray(values)[0]
     found = [_found(plane, threshold) for threshold in thresholds]
     if overlapping:
         return np.stack(found).astype(np.uint8)
     label = np.zeros((1, *plane.shape), np.int16)
-    for threshold, mask in zip(thresholds, found, strict=True):
+    claims = [(t, mask) for t, mask in zip(thresholds, found, strict=True) if t.patients]
+    for threshold, mask in sorted(reversed(claims), key=lambda claim: claim[0].dice):  # the best is painted last
         label[0][mask] = threshold.number
     return label
-
-
-def threshold_predictions(
-    cases: Iterable[Case], thresholds: Sequence[Threshold], *, overlapping: bool = False
-) -> Iterator[tuple[int, str, np.ndarray, np.ndarray]]:
-    """(row, patient, label as from ``threshold_label``, reference) of each case, one in memory at a time."""
-    for row, patient, values, reference in cases:
-        yield row, patient, threshold_label(values, thresholds, overlapping=overlapping), reference
 
 
 def _found(plane: np.ndarray, threshold: Threshold) -> np.ndarray:

@@ -60,7 +60,8 @@ def moved(augment, volume, label, starts, *, overlapping=False, present=None, se
         copy_region(label, low, mark.numpy(), lambda: 0)
     if present is None:
         present = range(1, (len(label) if overlapping else int(label.max())) + 1)
-    return *augment.move(images, labels, regions, present=present, overlapping=overlapping), regions
+    each = [tuple(present)] * len(starts)
+    return *augment.move(images, labels, regions, present=each, overlapping=overlapping), regions
 
 
 def smooth(shape, seed=0):

@@ -8,12 +8,15 @@ import signal
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image as Picture
 
 from medgcsam.errors import ConfigError, DataError, Interrupted
-from medgcsam.imaging import read_image
+from medgcsam.imaging import Image, read_image
 from medgcsam.journal import Journal
+from medgcsam.recipes.predict import predict_images
 from medgcsam.run_folder import RunFolder, read_json, read_json_lines, read_table
 from medgcsam.training import train
+from medgcsam.training.segmented import comparable
 from medgcsam.training.stepper import Stepper
 from tests.training.segmentation_cohorts import draw_balls, draw_discs, segmentation_config
 
@@ -60,12 +63,9 @@ def test_cases_are_those_of_validation_and_test_each_once(disc_run) -> None:
 
 def test_dice_of_cases_is_that_of_the_masks(disc_run, discs) -> None:
     """From the written masks and the original files alone, by numpy."""
-    from PIL import Image
-
-    from medgcsam.imaging import pixel_digest  # noqa: F401
 
     masks = {path.name: np.asarray(nibabel.load(path).dataobj).T for path in disc_run.masks.iterdir()}
-    references = [np.asarray(Image.open(path)) > 0 for path in sorted(discs.glob("*_mask.png"))]
+    references = [np.asarray(Picture.open(path)) > 0 for path in sorted(discs.glob("*_mask.png"))]
     for line in read_table(disc_run.cases).to_dict("records"):
         found = masks[f"{line['case']}.nii.gz"] > 0
         best = max(2 * (found & one).sum() / (found.sum() + one.sum()) for one in references)
@@ -141,10 +141,8 @@ def test_a_finished_run_is_shown_and_a_changed_one_refused(discs, disc_run, tmp_
 
 
 def test_a_mask_of_another_size_is_refused_or_counted(discs, tmp_path) -> None:
-    from PIL import Image
-
     text = (discs / "manifest.csv").read_text().replace("p05_mask.png", "small.png")
-    Image.fromarray(np.zeros((5, 5), np.uint8)).save(discs / "small.png")
+    Picture.fromarray(np.zeros((5, 5), np.uint8)).save(discs / "small.png")
     (discs / "faulty.csv").write_text(text)
     data = {"manifest": str(discs / "faulty.csv"), "root": str(discs)}
     with pytest.raises(DataError, match=r"small\.png|p05"):
@@ -152,3 +150,68 @@ def test_a_mask_of_another_size_is_refused_or_counted(discs, tmp_path) -> None:
     left = segmentation_config(discs, tmp_path, ("training.epochs=1",), data=data | {"faulty_masks": "exclude"})
     run = run_of(left)
     assert sum(read_json(run.split)["excluded"].values()) == 1
+
+
+def test_windows_can_be_joined_on_disk(discs, tmp_path) -> None:
+    """The same run, with the same result to what float16 tells apart, and nothing left of the file."""
+    found = []
+    for stitch in ("cpu", "disk"):
+        (tmp_path / stitch).mkdir()
+        run = run_of(segmentation_config(discs, tmp_path / stitch, ("training.epochs=1", f"inference.stitch={stitch}")))
+        lines = read_table(run.cases).to_dict("records")
+        found.append([float(line["dice"]) for line in sorted(lines, key=lambda line: float(line["reference_size"]))])
+        files = {path.name for path in run.path.iterdir()}
+        assert files == {"config.yaml", "plan.json", "split.json", "fingerprints.json", "provenance.json", "log.txt",
+                         "history.jsonl", "cases.csv", "baseline.csv", "components.json", "metrics.json", "checkpoints",
+                         "masks"}  # fmt: skip
+    assert found[0] == pytest.approx(found[1], abs=2e-3)
+
+
+def test_a_threshold_is_set_on_the_values_of_the_file_unless_the_network_sees_z_scores() -> None:
+    values = np.array([[[0.0, 1.0, 3.0, 8.0]]], np.float32)
+    image = Image(array=values, unit="raw", spacing=(1.0, 1.0))
+    for intensity in ("foreground", "percentile", "display"):
+        assert np.array_equal(comparable(image, intensity), values)
+    used = np.array([1.0, 3.0, 8.0])
+    assert comparable(image, "zscore") == pytest.approx((values - used.mean()) / used.std(), abs=1e-5)
+
+
+def test_the_rule_of_the_baseline_is_in_the_unit_of_the_file(balls, tmp_path) -> None:
+    """Balls of 60 over noise of deviation 20: the best cut lies between; in z-scores it would be about 2."""
+    changes = {"patches": {"size": [24, 24, 8], "per_image": 1}, "image": {"intensity": "foreground"}}
+    run = run_of(segmentation_config(balls, tmp_path, ("training.epochs=1",), **changes))
+    method = read_json(run.metrics)["baseline"]["method"]
+    assert 15 < float(method.split(">=")[1].split()[0]) < 60
+
+
+def test_structures_that_overlap_have_masks_of_their_own(discs, tmp_path) -> None:
+    """A disc and its upper half, one mask file each: read, trained, measured and written as two."""
+    lines = ["image,mask,patient_id"]
+    for path in sorted(discs.glob("p??.png")):
+        mask = np.asarray(Picture.open(discs / f"{path.stem}_mask.png")) > 0
+        half = mask.copy()
+        half[int(np.flatnonzero(mask.any(1)).mean()) :] = False
+        folder = tmp_path / path.stem
+        folder.mkdir()
+        for name, part in (("whole", mask), ("upper half", half)):
+            Picture.fromarray(part.astype(np.uint8)).save(folder / f"{name}.png")
+        lines.append(f"{path},{folder}/whole.png|{folder}/upper half.png,{path.stem}")
+    (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n")
+    structures = {"whole": ["whole"], "upper half": ["upper half"]}
+    data = {"manifest": str(tmp_path / "manifest.csv"), "overlapping": True, "structures": structures}
+    run = run_of(segmentation_config(discs, tmp_path, ("training.epochs=8",), data=data))
+    test = read_json(run.metrics)["partitions"]["test"]
+    assert test["dice_whole"]["value"] > 0.8
+    assert test["dice_upper half"]["value"] > 0.4
+    case = read_table(run.cases)["case"].iat[0]
+    files = [run.masks / f"{case}_{name}.nii.gz" for name in ("whole", "upper_half")]
+    whole, half = (np.asarray(nibabel.load(file).dataobj) > 0 for file in files)
+    assert (whole & half).any()
+    result = predict_images(
+        run.path, discs / "p00.png", tmp_path / "out", device="cpu", overwrite=False, journal=Journal(quiet=True)
+    )
+    assert result["done"] == 1
+    (line,) = read_table(tmp_path / "out" / "predictions.csv").to_dict("records")
+    masks = [tmp_path / "out" / name for name in line["mask"].split("|")]
+    assert len(masks) == 2
+    assert all(mask.is_file() for mask in masks)

@@ -10,7 +10,6 @@ import pytest
 from medgcsam.training.threshold_baseline import (
     Threshold,
     threshold_label,
-    threshold_predictions,
     threshold_table,
 )
 
@@ -87,13 +86,18 @@ def test_a_structure_that_nobody_has_is_never_found():
     assert threshold_label(np.array([[1.0, 2.0, np.inf]]), [lesion]).max() == 0
 
 
-def test_a_later_structure_lies_over_an_earlier_one_and_overlapping_ones_have_channels():
+def test_the_better_rule_takes_what_several_claim_and_overlapping_structures_have_channels():
     values = np.array([[0.0, 1.0, 2.0, 3.0, np.nan]])
-    rules = [Threshold("liver", 1, 1.0, "above", 1, 1), Threshold("lesion", 2, 2.0, "below", 1, 1)]
-    label = threshold_label(values, rules)
+
+    def rules(liver: float, lesion: float) -> list[Threshold]:
+        return [Threshold("liver", 1, 1.0, "above", liver, 1), Threshold("lesion", 2, 2.0, "below", lesion, 1)]
+
+    label = threshold_label(values, rules(0.5, 0.6))
     assert label.dtype == np.int16
     assert label.tolist() == [[2, 2, 1, 1, 0]]
-    both = threshold_label(values, rules, overlapping=True)
+    assert threshold_label(values, rules(0.6, 0.5)).tolist() == [[2, 1, 1, 1, 0]]
+    assert threshold_label(values, rules(0.5, 0.5)).tolist() == [[2, 1, 1, 1, 0]]
+    both = threshold_label(values, rules(0.5, 0.6), overlapping=True)
     assert both.dtype == np.uint8
     assert both.tolist() == [[0, 1, 1, 1, 0], [1, 1, 0, 0, 0]]
 
@@ -124,11 +128,8 @@ def test_predictions_come_one_by_one_and_training_is_gone_over_twice():
 
     rules = threshold_table(Cases(), ["t"])
     assert drawn == [0, 1, 2] * 2
-    stream = threshold_predictions(Cases(), rules)
-    row, patient, label, reference = next(stream)
-    assert (row, patient) == (0, "0")
-    assert np.array_equal(label, reference)
-    assert drawn == [0, 1, 2] * 2 + [0]
+    for _, _, values, reference in Cases():
+        assert np.array_equal(threshold_label(values, rules), reference)
     with pytest.raises(ValueError, match="twice"):
         threshold_table(iter([case([0.0, 1.0], [0, 1])]), ["t"])
 
@@ -148,6 +149,5 @@ def test_sarcoma_pet_is_best_cut_near_an_suv_of_2(shared_data):
     assert found.direction == "above"
     assert at_two == pytest.approx(0.63, abs=0.01)
     assert at_two - 0.001 <= found.dice < 0.65
-    labels = threshold_predictions(cases, [found])
-    again = np.mean([dice(label[0] == 1, mask[0] == 1) for _, _, label, mask in labels])
+    again = np.mean([dice(threshold_label(values, [found])[0] == 1, mask[0] == 1) for _, _, values, mask in cases])
     assert again == pytest.approx(found.dice, abs=1e-9)

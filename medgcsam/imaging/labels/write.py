@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import uuid
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,25 +121,28 @@ def write_seg(
     pixels = _frames(label, order, frames=int(sources[0].get("NumberOfFrames") or 1) if order is not None else None)
     identity = f"{like.reference.series_uid} {pixel_digest(label)} {segments} {description}"
     try:
-        seg = highdicom.seg.Segmentation(
-            source_images=sources,
-            pixel_array=pixels,
-            segmentation_type="BINARY",
-            segment_descriptions=_descriptions(segments, algorithm),
-            series_instance_uid=_uid(f"series {identity}"),
-            series_number=series_number,
-            sop_instance_uid=_uid(f"instance {identity}"),
-            instance_number=1,
-            manufacturer="medgcsam",
-            manufacturer_model_name="medgcsam",
-            software_versions=__version__,
-            device_serial_number="none",
-            series_description=description[:MAX_LABEL_LENGTH],
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of names and numbers in the source images, which are theirs
+            seg = highdicom.seg.Segmentation(
+                source_images=sources,
+                pixel_array=pixels,
+                segmentation_type="BINARY",
+                segment_descriptions=_descriptions(segments, algorithm),
+                series_instance_uid=_uid(f"series {identity}"),
+                series_number=series_number,
+                sop_instance_uid=_uid(f"instance {identity}"),
+                instance_number=1,
+                manufacturer="medgcsam",
+                manufacturer_model_name="medgcsam",
+                software_versions=__version__,
+                device_serial_number="none",
+                series_description=description[:MAX_LABEL_LENGTH],
+            )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
         raise DataError(f"{path} cannot be written, because the source images do not allow it ({reason}).") from error
-    with replacing(Path(path)) as temporary:
+    with replacing(Path(path)) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         seg.save_as(temporary)
     return float(label.source.get("outside", 0.0))
 
