@@ -1,8 +1,9 @@
-"""What a training step of a segmentation network costs, measured once per network, and the patch that this allows.
+"""What a training step of a segmentation network costs, and the patch that this allows.
 
-Measured with torch 2.13 and MONAI 1.6 at the width named here: memory as the sum of all tensors kept for the backward
-pass in float32; time of one forward and backward pass on two cores of a 2020s server CPU. Both grow with the voxels of
-a step, so one number each will do.
+With torch 2.13 and MONAI 1.6 at the width named here: memory as the sum of all tensors kept for the backward pass in
+float32; time of one forward and backward pass on two cores of a 2020s server CPU. Both grow with the voxels of a step,
+so one number each will do. Measured are the times of unet, unet_small, attention_unet_small and, of pictures,
+segresnet_small and swin_unetr_small; the other times are estimates from networks of like size.
 """
 
 from __future__ import annotations
@@ -42,16 +43,16 @@ class Cost:
 
 
 COSTS = {
-    "unet": Cost(32, 6, {2: 711, 3: 264}, {2: 2.7, 3: 1.4}),
+    "unet": Cost(32, 6, {2: 1663, 3: 959}, {2: 3.8, 3: 4.2}),
     "segresnet": Cost(32, 5, {2: 3126, 3: 1905}, {2: 11.0, 3: 14.0}),
     "dynunet": Cost(32, 6, {2: 2501, 3: 1713}, {2: 8.0, 3: 12.0}),
     "swin_unetr": Cost(48, 6, {2: 7299, 3: 6297}, {2: 20.0, 3: 60.0}),
     "attention_unet": Cost(32, 5, {2: 3055, 3: 2148}, {2: 9.0, 3: 14.0}),
-    "unet_small": Cost(16, 5, {2: 300, 3: 124}, {2: 0.8, 3: 0.45}),
-    "segresnet_small": Cost(16, 5, {2: 302, 3: 118}, {2: 0.8, 3: 0.55}),
-    "dynunet_small": Cost(16, 5, {2: 300, 3: 118}, {2: 0.8, 3: 0.55}),
-    "swin_unetr_small": Cost(12, 6, {2: 793, 3: 384}, {2: 1.4, 3: 1.2}),
-    "attention_unet_small": Cost(16, 5, {2: 373, 3: 145}, {2: 0.8, 3: 0.55}),
+    "unet_small": Cost(16, 5, {2: 300, 3: 146}, {2: 0.8, 3: 0.45}),
+    "segresnet_small": Cost(16, 5, {2: 302, 3: 150}, {2: 0.8, 3: 0.55}),
+    "dynunet_small": Cost(16, 5, {2: 300, 3: 139}, {2: 0.8, 3: 0.55}),
+    "swin_unetr_small": Cost(12, 6, {2: 837, 3: 440}, {2: 1.4, 3: 1.2}),
+    "attention_unet_small": Cost(16, 5, {2: 388, 3: 168}, {2: 0.8, 3: 0.55}),
 }
 
 
