@@ -5,31 +5,31 @@ as float16 in a file. MONAI's is used plainly: the volume as one float32 tensor,
 softmax and float16, which is what medgcsam's gives. Its time and peak are also taken before the softmax. The contenders
 take turns round by round, in an order drawn anew. Where others use the machine too, CPU seconds tell more than seconds.
 
-Memory is the highest resident set of the process (ru_maxrss) less the resident set just before the inference, when
+Memory is the highest resident set of the process (VmHWM) less the resident set just before the inference, when
 libraries, network and the map of the file are loaded; pages of the mapped file count while they are resident.
 
-    nice python benchmarks/segmentation_inference.py --output benchmarks/results/segmentation_inference.json
+Run by segmentation.py; as a script this is one turn of one contender: CONTENDER FOLDER NETWORK SETTINGS (JSON).
 """
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import json
 import random
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
-import monai
 import numpy as np
 import torch
 from monai.inferers import sliding_window_inference
-from timing import machine, table, write
+from timing import ratio, table
 
 from medgcsam.networks import build_segmentation_network
 from medgcsam.pipeline.stages import stages
@@ -39,6 +39,24 @@ OUTPUTS = 2
 OURS = {"medgcsam, result in RAM": "cpu", "medgcsam, result on disk": "disk"}
 MONAI = "MONAI"
 CONTENDERS = (*OURS, MONAI)
+TARGETS = {"seconds": 1.0, "peak MB": 2.0}  # of the competitor's through ours
+Turns = dict[str, list[dict[str, float]]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is measured."""
+
+    rounds: int = 3
+    bare_rounds: int = 5  # with a network that only copies
+    shape: tuple[int, int, int] = (512, 512, 300)
+    patch: int = 128
+    network: str = "unet_small"
+    width: int = 8
+    threads: int = 1
+
+
+QUICK = Settings(rounds=1, bare_rounds=1, shape=(48, 40, 36), patch=32)
 
 
 class Copy(torch.nn.Module):
@@ -66,66 +84,63 @@ def network(name: str, width: int, patch: int) -> torch.nn.Module:
     return module.eval()
 
 
-def resident() -> float:
-    """MB of this process in RAM now."""
+def resident(*, most: bool = False) -> float:
+    """MB of this process in RAM now, or the most so far.
+
+    Not by ru_maxrss: a process started with vfork begins with that of its parent, which has run other parts before.
+    """
+    wanted = "VmHWM" if most else "VmRSS"
     for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
+        if line.startswith(wanted):
             return int(line.split()[1]) / 1024
     raise RuntimeError("needs Linux")
 
 
-def peak() -> float:
-    """Most MB of this process in RAM so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def contend(options: argparse.Namespace) -> None:
+def contend(contender: str, folder: Path, name: str, settings: Settings) -> None:
     """One contender's turn; prints its figures as JSON and leaves its probabilities beside the volume."""
-    torch.set_num_threads(options.threads)
-    module = network(options.network, options.width, options.patch)
-    volume = np.load(options.folder / "volume.npy", mmap_mode="r")
-    figures = {"before": resident(), "peak_before": peak()}
+    torch.set_num_threads(settings.threads)
+    module = network(name, settings.width, settings.patch)
+    volume = np.load(folder / "volume.npy", mmap_mode="r")
+    figures = {"before": resident()}
     start, used = time.perf_counter(), time.process_time()
-    if options.contender == MONAI:
+    if contender == MONAI:
         images = torch.from_numpy(volume.astype(np.float32))[None]
         del volume
         with torch.inference_mode():
-            roi = [options.patch] * 3
+            roi = [settings.patch] * 3
             logits = sliding_window_inference(images, roi, 1, module, overlap=0.5, mode="gaussian")
-            figures |= {"seconds_logits": time.perf_counter() - start, "peak_logits": peak()}
+            figures |= {"seconds_logits": time.perf_counter() - start, "peak_logits": resident(most=True)}
             figures["cpu_logits"] = time.process_time() - used
             result = torch.softmax(logits, dim=1)[0].half().numpy()
     else:
         result = sliding_window(
             module,
             volume,
-            patch=[options.patch] * 3,
+            patch=[settings.patch] * 3,
             overlap=0.5,
             outputs=OUTPUTS,
             overlapping=False,
             device="cpu",
             precision="fp32",
             intensity="zscore",
-            stitch=OURS[options.contender],
-            scratch=options.folder,
+            stitch=OURS[contender],
+            scratch=folder,
         )
-    figures |= {"seconds": time.perf_counter() - start, "cpu": time.process_time() - used, "peak": peak()}
-    np.save(options.folder / f"{CONTENDERS.index(options.contender)}.npy", result)
+    figures |= {"seconds": time.perf_counter() - start, "cpu": time.process_time() - used, "peak": resident(most=True)}
+    np.save(folder / f"{CONTENDERS.index(contender)}.npy", result)
     print(json.dumps(figures))
 
 
-def turns(options: argparse.Namespace, folder: Path, *, network: str, rounds: int) -> dict[str, list[dict[str, float]]]:
+def turns(settings: Settings, folder: Path, *, network: str, rounds: int) -> Turns:
     """Figures of every round by contender."""
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
+    found: Turns = {name: [] for name in CONTENDERS}
     order, generator = list(CONTENDERS), random.Random(0)
+    text = json.dumps(dataclasses.asdict(settings))
     for _ in range(rounds):
         generator.shuffle(order)
         for name in order:
-            command = [sys.executable, __file__, "--contender", name, "--folder", str(folder)]
-            command += ["--network", network]
-            for key in ("width", "patch", "threads"):
-                command += [f"--{key}", str(getattr(options, key))]
-            answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            command = [sys.executable, __file__, name, str(folder), network, text]
+            answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             found[name].append(json.loads(answer.splitlines()[-1]))
     return found
 
@@ -139,7 +154,7 @@ def difference(folder: Path) -> float:
     )
 
 
-def summary(found: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, list[float]]]:
+def summary(found: Turns) -> dict[str, dict[str, list[float]]]:
     """Per line of the table and round: seconds, CPU seconds, and MB."""
     lines = {}
     for name, rounds in found.items():
@@ -161,11 +176,11 @@ def tables(lines: dict[str, dict[str, list[float]]]) -> list[str]:
         digits = 0 if max(values) >= 100 else 1
         return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
-    def ratio(name: str, other: str, column: str) -> str:
-        return f"{statistics.median(lines[name][column]) / statistics.median(lines[other][column]):.2f}"
-
     ratios = [
-        [f"{name} / {other}", *(ratio(name, other, column) for column in columns)]
+        [
+            f"{name} / {other}",
+            *(f"{ratio(lines[name][column], lines[other][column])['value']:.2f}" for column in columns),
+        ]
         for name in OURS
         for other in lines
         if other.startswith(MONAI)
@@ -174,85 +189,65 @@ def tables(lines: dict[str, dict[str, list[float]]]) -> list[str]:
         *table(["", *columns], [[name, *map(shown, line.values())] for name, line in lines.items()], numbers=3),
         "",
         *table(["ratio of medians", *columns], ratios, numbers=3),
+        "",
     ]
 
 
-def markdown(report: dict) -> str:
-    """The report as a page."""
-    facts = report["conditions"]
-    return "\n".join(
-        [
-            "# Sliding-window inference of a large volume on a CPU",
-            "",
-            f"A volume of {facts['shape']} voxels of noise, float16 in a file; {facts['network']} of width "
-            f"{facts['width']}, {OUTPUTS} outputs, windows of {facts['patch']} voxels per axis, half overlapping, one "
-            f"at a time; {facts['threads']} thread(s); {facts['rounds']} interleaved rounds, each contender in a fresh "
-            "process; medians, smallest to largest.",
-            "",
-            f"torch {facts['torch']}, MONAI {facts['monai']}, {facts['machine']}; {facts['date']}, load average at the "
-            f"start {facts['load_average_at_start']} on {facts['cores']} cores.",
-            "",
-            "Time runs from the mapped file to the result. Memory is the highest resident set of the process "
-            "(ru_maxrss) less the resident set just before the inference, when libraries, network and the map of the "
-            "file are loaded; pages of the mapped file count while they are resident, the system's file cache does "
-            "not. MONAI's is used plainly: the volume as one float32 tensor, `sliding_window_inference`, then softmax "
-            "and float16, as medgcsam gives it; its first line is taken before the softmax.",
-            "",
-            *tables(report["results"]),
-            "",
-            "The same with a network that only copies its input: the work of the sliding window itself, "
-            f"{facts['rounds'] + 2} rounds.",
-            "",
-            *tables(report["without_a_network"]),
-            "",
-            f"Largest difference between the probabilities of both: {report['difference']:.1e}.",
-            "",
-            f"Made by `{facts['command']}`.",
-            "",
-        ]
-    )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", type=int, nargs=3, default=[512, 512, 300])
-    parser.add_argument("--patch", type=int, default=128)
-    parser.add_argument("--network", default="unet_small")
-    parser.add_argument("--width", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, help="a .json file; a .md file is written beside it")
-    parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.contender:
-        contend(options)
-        return
-    facts = machine()
+def measure_all(settings: Settings) -> dict[str, Any]:
+    """Both networks over one volume in a temporary folder, and how far the probabilities are apart."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        volume = np.lib.format.open_memmap(
-            folder / "volume.npy", mode="w+", dtype=np.float16, shape=(1, *options.shape)
-        )
-        generator = np.random.default_rng(0)
-        for plane in volume[0]:
-            plane[:] = generator.standard_normal(plane.shape, dtype=np.float32)
-        del volume
-        bare = turns(options, folder, network="none", rounds=options.rounds + 2)
-        found = turns(options, folder, network=options.network, rounds=options.rounds)
+        write_volume(folder / "volume.npy", settings.shape)
+        bare = turns(settings, folder, network="none", rounds=settings.bare_rounds)
+        found = turns(settings, folder, network=settings.network, rounds=settings.rounds)
         gap = difference(folder)
-    shape = " x ".join(map(str, options.shape))
-    command = f"python benchmarks/segmentation_inference.py --rounds {options.rounds} --threads {options.threads}"
-    conditions = {key: getattr(options, key) for key in ("network", "width", "patch", "threads", "rounds")}
-    versions = {"torch": torch.__version__, "monai": monai.__version__}
-    report = {
-        "conditions": {**facts, **versions, **conditions, "shape": shape, "command": command},
-        "results": summary(found),
-        "without_a_network": summary(bare),
-        "difference": gap,
-    }
-    write(report, markdown(report), options.output)
+    return {"with_network": summary(found), "without_a_network": summary(bare), "difference": gap}
+
+
+def write_volume(path: Path, shape: tuple[int, ...]) -> None:
+    """Noise as float16, plane by plane, so that a large volume needs little memory."""
+    volume = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(1, *shape))
+    generator = np.random.default_rng(0)
+    for plane in volume[0]:
+        plane[:] = generator.standard_normal(plane.shape, dtype=np.float32)
+
+
+def figures(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Time and memory of MONAI's to the same probabilities, and to its logits, which are less work."""
+    lines, rows = results["with_network"], []
+    for other in (name for name in lines if name.startswith(MONAI)):
+        for name in OURS:
+            for column, values in lines[name].items():
+                words = f"{column}: {other} / {name}"
+                rows.append({"figure": words, **ratio(lines[other][column], values), "target": TARGETS.get(column)})
+    return rows
+
+
+def section(settings: dict[str, Any], results: dict[str, Any]) -> list[str]:
+    """Lines of the page."""
+    return [
+        "## Sliding windows over a large volume",
+        "",
+        f"A volume of {' x '.join(map(str, settings['shape']))} voxels of noise, float16 in a file; "
+        f"{settings['network']} of width {settings['width']}, {OUTPUTS} outputs, windows of {settings['patch']} voxels "
+        f"per axis, half overlapping, one at a time; {settings['threads']} thread(s); {settings['rounds']} interleaved "
+        "rounds, each contender in a fresh process; medians, smallest to largest.",
+        "",
+        "Time runs from the mapped file to the result. Memory is the highest resident set of the process (VmHWM) "
+        "less the resident set just before the inference, when libraries, network and the map of the file are loaded; "
+        "pages of the mapped file count while they are resident, the system's file cache does not. MONAI's is used "
+        "plainly: the volume as one float32 tensor, `sliding_window_inference`, then softmax and float16, as medgcsam "
+        "gives it; its first line is taken before the softmax.",
+        "",
+        *tables(results["with_network"]),
+        "The same with a network that only copies its input: the work of the sliding window itself, "
+        f"{settings['bare_rounds']} rounds.",
+        "",
+        *tables(results["without_a_network"]),
+        f"Largest difference between the probabilities of both: {results['difference']:.1e}.",
+        "",
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    contend(sys.argv[1], Path(sys.argv[2]), sys.argv[3], Settings(**json.loads(sys.argv[4])))

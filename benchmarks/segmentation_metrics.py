@@ -1,20 +1,18 @@
 """HD95 and NSD of a lesion and of an organ in a large volume: medgcsam against MONAI and surface-distance.
 
-All get the same two masks in the form that they take, with one thread, and take turns round by round. medgcsam
+All get the same two masks in the form that they take, with one thread of torch, and take turns round by round. medgcsam
 measures the surfaces once for both numbers; it is also timed with each of them alone. Before the time is taken, the
 numbers are compared: NSD with both others (of MONAI with use_subvoxels), HD95 with surface-distance. MONAI's HD95 is
 another one, of border voxels that all count alike; it is given beside.
 
-    OMP_NUM_THREADS=1 python benchmarks/segmentation_metrics.py --output benchmarks/results/segmentation_metrics.json
+Run by segmentation.py.
 """
 
 from __future__ import annotations
 
-import argparse
 import warnings
 from collections.abc import Callable
-from importlib import metadata
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,14 +25,27 @@ from scipy.ndimage import zoom
 from medgcsam.evaluation import case_metrics, surface_distances
 from medgcsam.evaluation.surfaces import bounding_box
 
-SHAPE, SPACING, TOLERANCE = (256, 256, 128), (0.8, 0.8, 2.0), 2.0
+SPACING, TOLERANCE = (0.8, 0.8, 2.0), 2.0  # mm
 CASES = {"lesion": (12, 5.0), "organ": (45, 1.3)}
 """Radius in voxels, and how many times as fast as MONAI this must be."""
 OURS, MONAI, DEEPMIND = "medgcsam", "MONAI", "surface-distance"
 WHOLE = "medgcsam, all of a case"
 
 
-def pair(radius: float, *, shape: tuple[int, ...] = SHAPE, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+@dataclass(frozen=True)
+class Settings:
+    """How much is measured."""
+
+    rounds: int = 11
+    shape: tuple[int, int, int] = (256, 256, 128)
+    structures: tuple[str, ...] = ("lesion", "organ")
+    threads: int = 1
+
+
+QUICK = Settings(rounds=2, shape=(40, 44, 36), structures=("lesion",))
+
+
+def pair(radius: float, *, shape: tuple[int, ...], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """A ball in the middle with a wavy border, and a prediction a little beside it with another border."""
     generator = np.random.default_rng(seed)
     grid = np.ogrid[tuple(slice(0, n) for n in shape)]
@@ -106,67 +117,57 @@ def measure(radius: float, *, shape: tuple[int, ...], rounds: int) -> dict[str, 
     return result
 
 
-def markdown(report: dict[str, Any]) -> str:
-    """The report as a page."""
-    facts = report["conditions"]
+def measure_all(settings: Settings) -> dict[str, Any]:
+    """Each structure by its name."""
+    torch.set_num_threads(settings.threads)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MONAI's and surface-distance's deprecations, at every call
+        return {
+            name: measure(CASES[name][0], shape=settings.shape, rounds=settings.rounds) for name in settings.structures
+        }
+
+
+def figures(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """MONAI's times for both numbers and for each of them."""
+    return [
+        {
+            "figure": f"seconds, {name}, {which}: {MONAI} / {OURS}",
+            **task["times_as_long_as_medgcsam"][MONAI],
+            "target": CASES[name][1],
+        }
+        for name, case in results.items()
+        for which, task in case["tasks"].items()
+    ]
+
+
+def section(settings: dict[str, Any], results: dict[str, Any]) -> list[str]:
+    """Lines of the page."""
     rows, words = [], []
-    for name, case in report["results"].items():
-        target = CASES[name][1]
+    for name, case in results.items():
         for which, task in case["tasks"].items():
             for who, times in task["milliseconds"].items():
                 ratio = task["times_as_long_as_medgcsam"].get(who)
                 shown = f"{ratio['value']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})" if ratio else ""
                 rows.append([
                     f"{name}, radius {case['radius']}", which, who,
-                    f"{times['median']:.1f} ({times['low']:.1f} to {times['high']:.1f})",
-                    "1" if who == OURS else shown, f"{target:g}" if who == MONAI else "",
+                    f"{times['median']:.1f} ({times['low']:.1f} to {times['high']:.1f})", "1" if who == OURS else shown,
                 ])  # fmt: skip
         given = case["numbers"]
         words.append(
             f"{name}: NSD {given[OURS]['NSD']:.6f} by all three; HD95 {given[OURS]['HD95']:.4f} mm by medgcsam and "
             f"surface-distance, {given[MONAI]['HD95']:.4f} mm by MONAI, which counts border voxels"
         )
-    return "\n".join([
-        "# HD95 and NSD",
+    head = ["structure", "numbers", "by", "ms (median, quartiles)", "times as long as medgcsam"]
+    return [
+        "## HD95 and NSD",
         "",
-        f"A ball with a wavy border and a prediction beside it, in {'x'.join(map(str, facts['shape']))} voxels of "
-        f"{'x'.join(map(str, SPACING))} mm, tolerance {TOLERANCE:g} mm, one thread, {facts['rounds']} interleaved "
-        f"rounds. medgcsam {facts['medgcsam']}, MONAI {facts['monai']}, surface-distance {facts['surface-distance']}, "
-        f"scipy {facts['scipy']}, torch {facts['torch']}; {facts['machine']}, {facts['cores']} cores, load "
-        f"{facts['load_average_at_start']} at the start.",
+        f"A ball with a wavy border and a prediction beside it, in {'x'.join(map(str, settings['shape']))} voxels of "
+        f"{'x'.join(map(str, SPACING))} mm, tolerance {TOLERANCE:g} mm, {settings['threads']} thread(s), "
+        f"{settings['rounds']} interleaved rounds.",
         "",
-        *timing.table(
-            ["structure", "numbers", "by", "ms (median, quartiles)", "times as long as medgcsam", "target"],
-            rows,
-            numbers=3,
-        ),
+        *timing.table(head, rows, numbers=2),
         "",
-        f"The numbers. {'. '.join(words)}. \"All of a case\" has Dice, average surface distance, sizes and connected "
+        f'The numbers. {". ".join(words)}. "All of a case" has Dice, average surface distance, sizes and connected '
         "parts besides.",
         "",
-        f"Made by `{facts['command']}`.",
-        "",
-    ])  # fmt: skip
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", type=int, nargs=3, default=SHAPE)
-    parser.add_argument("--structures", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--output", type=Path, help="a .json file; a .md file is written beside it")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")  # MONAI's and surface-distance's deprecations, at every call
-    versions = {name: metadata.version(name) for name in ("medgcsam", "monai", "surface-distance", "scipy", "torch")}
-    command = f"OMP_NUM_THREADS=1 python benchmarks/segmentation_metrics.py --rounds {options.rounds}"
-    conditions = timing.machine() | versions | {"shape": options.shape, "rounds": options.rounds, "command": command}
-    results = {
-        name: measure(CASES[name][0], shape=tuple(options.shape), rounds=options.rounds) for name in options.structures
-    }
-    report = {"conditions": conditions, "results": results}
-    timing.write(report, markdown(report), options.output)
-
-
-if __name__ == "__main__":
-    main()
+    ]

@@ -9,12 +9,11 @@ MONAI is written in two ways, each without and with two worker processes: plainl
 without the tracking of transforms (``set_track_meta(False)``) and with the voxels of the structures looked up once and
 cached (``FgBgToIndicesd``). Every competitor runs with one and with two threads, and the fastest of each side counts.
 
-    python benchmarks/segmentation_patches.py --output benchmarks/results/segmentation_patches.json
+Run by segmentation.py.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 import statistics
 import tempfile
@@ -24,7 +23,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import monai
 import numpy as np
 import timing
 import torch
@@ -60,6 +58,21 @@ EXTENT = SimpleNamespace(
 )
 PER_IMAGE = 2
 TARGET = 2.0  # times as many patches per second
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is measured."""
+
+    rounds: int = 9
+    images: int = 16
+    threads: tuple[int, ...] = (1, 2)
+    workers: tuple[int, ...] = (0, 2)
+    volume: int = 128  # voxels along each axis
+    picture: int = 512  # pixels along each axis
+
+
+QUICK = Settings(rounds=2, images=2, threads=(1,), workers=(0,), volume=24, picture=32)
 
 
 @dataclass
@@ -182,7 +195,7 @@ def peer(
     return run
 
 
-def measure(name: str, options: argparse.Namespace, shape: tuple[int, ...], patch: tuple[int, ...], batch: int) -> dict:
+def measure(name: str, options: Settings, shape: tuple[int, ...], patch: tuple[int, ...], batch: int) -> dict:
     """All competitors on one kind of data: patches per second and the ratio to the fastest peer."""
     with tempfile.TemporaryDirectory() as folder:
         store = make_store(Path(folder), options.images, shape)
@@ -210,76 +223,45 @@ def measure(name: str, options: argparse.Namespace, shape: tuple[int, ...], patc
         "ours": mine,
         "peer": best,
         "ratio": timing.ratio(times[best], times[mine]),
-        "target": TARGET,
     }
 
 
-def markdown(report: dict[str, Any]) -> str:
-    """The report as a page."""
-    facts = report["conditions"]
+def measure_all(settings: Settings) -> list[dict[str, Any]]:
+    """Volumes and pictures, patches of half their length."""
+    volume, picture = settings.volume, settings.picture
+    return [
+        measure("3-D", settings, (volume,) * 3, (volume // 2,) * 3, 4),
+        measure("2-D", settings, (picture,) * 2, (picture // 2,) * 2, 8),
+    ]
+
+
+def figures(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The fastest of each side."""
+    return [
+        {"figure": f"seconds, {found['name']}: {found['peer']} / {found['ours']}", **found["ratio"], "target": TARGET}
+        for found in results
+    ]
+
+
+def section(settings: dict[str, Any], results: list[dict[str, Any]]) -> list[str]:
+    """Lines of the page."""
     lines = [
-        "# Augmented patches for segmentation",
+        "## Augmented patches",
         "",
-        f"{facts['images']} images, {PER_IMAGE} patches of each in an epoch, {facts['rounds']} interleaved epochs, "
-        f"CPU, {facts['cores']} cores; torch {facts['torch']}, MONAI {facts['monai']}, "
-        f"{facts['machine']}, {facts['date']}, load average at start {facts['load_average_at_start']}. "
-        "Medians and quartiles.",
+        f"{settings['images']} images, {PER_IMAGE} patches of each in an epoch, {settings['rounds']} interleaved "
+        "epochs. Medians and quartiles; the fastest of each side counts.",
         "",
     ]
-    for found in report["results"]:
-        lines += [f"## {found['name']}: patches of {_by(found['patch'])} from {_by(found['volume'])}", ""]
+    for found in results:
+        lines += [f"{found['name']}: patches of {_by(found['patch'])} from {_by(found['volume'])}.", ""]
         base = found["patches_per_second"][found["ours"]]["median"]
         rows = [
             [name, f"{rate['median']:.1f}", f"{rate['high']:.1f} to {rate['low']:.1f}", f"{base / rate['median']:.2f}"]
             for name, rate in found["patches_per_second"].items()
         ]
-        lines += timing.table(["", "patches per second", "quartiles", "fastest medgcsam to it"], rows, numbers=3)
-        ratio = found["ratio"]
-        verdict = "met" if ratio["value"] >= found["target"] else "not met"
-        lines += [
-            "",
-            f"{found['ours']}, against {found['peer']}: {ratio['value']:.2f} times as many patches per second "
-            f"(quartiles of the rounds {ratio['low']:.2f} to {ratio['high']:.2f}); "
-            f"target {found['target']:g}: {verdict}.",
-            "",
-        ]
-    return "\n".join([*lines, f"Made by `{facts['command']}`.", ""])
+        lines += [*timing.table(["", "patches per second", "quartiles", "fastest medgcsam to it"], rows, numbers=3), ""]
+    return lines
 
 
 def _by(shape: list[int]) -> str:
     return "x".join(str(n) for n in shape)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
-    parser.add_argument("--volume", type=int, default=128, help="voxels along each axis of a volume")
-    parser.add_argument("--picture", type=int, default=512, help="pixels along each axis of a picture")
-    parser.add_argument("--output", type=Path, help="a .json file; a .md file is written beside it")
-    options = parser.parse_args()
-    volume, picture = options.volume, options.picture
-    report = {
-        "conditions": {
-            "images": options.images,
-            "rounds": options.rounds,
-            "threads": options.threads,
-            "torch": torch.__version__,
-            "monai": monai.__version__,
-            **timing.machine(),
-            "command": f"python benchmarks/segmentation_patches.py --images {options.images} --rounds {options.rounds} "
-            f"--threads {' '.join(map(str, options.threads))} --workers {' '.join(map(str, options.workers))} "
-            f"--volume {volume} --picture {picture}",
-        },
-        "results": [
-            measure("3-D", options, (volume,) * 3, (volume // 2,) * 3, 4),
-            measure("2-D", options, (picture,) * 2, (picture // 2,) * 2, 8),
-        ],
-    }
-    timing.write(report, markdown(report), options.output)
-
-
-if __name__ == "__main__":
-    main()

@@ -13,17 +13,22 @@ from pathlib import Path
 from typing import Any
 
 
-def interval(entry: dict[str, Any] | None) -> str:
+def interval(entry: dict[str, Any] | None, digits: int = 3) -> str:
     """``0.912 [0.861, 0.955]``."""
     if entry is None or entry["value"] is None:
         return "-"
-    return f"{entry['value']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]"
+    value, low, high = (f"{entry[key]:.{digits}f}" for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
 
 
 def study_table(document: dict[str, Any]) -> list[str]:
-    """One study: a line per setting, then a line per primary pair."""
-    settings = document["settings"]
-    some = next(iter(settings.values()))["auroc"]
+    """One study: a line per setting, then one per primary pair and per pair with the sanity baseline."""
+    settings, metric = document["settings"], document["primary_metric"]
+    word = document["metrics"][metric]["words"]
+    beside = [name for name in document["metrics"] if name != metric] if document["task"] == "segmentation" else []
+    some = next(iter(settings.values()))[metric]
+    heads = [f"test {word}", "SD over seeds", f"{word} of each seed"]
+    heads += [document["metrics"][name]["words"] for name in beside]
     lines = [
         f"### {document['name']}{' (SYNTHETIC DATA)' if document['synthetic'] else ''}",
         "",
@@ -32,24 +37,30 @@ def study_table(document: dict[str, Any]) -> list[str]:
         f"{some['n_images']} test images; seeds {', '.join(map(str, document['seeds']))}; "
         f"fold {', '.join(map(str, document['folds']))} (or the official partitions).",
         "",
-        "| setting | test AUROC | SD over seeds | AUROC of each seed | sharpness | gradient evaluations | seconds |",
-        "|---|---|---|---|---|---|---|",
+        f"| setting | {' | '.join(heads)} | sharpness | gradient evaluations |",
+        "|---" * (len(heads) + 3) + "|",
     ]
     for name, setting in settings.items():
         runs, cost = setting.get("runs", []), setting.get("cost") or {}
-        each = ", ".join(f"{run['auroc']:.3f}" for run in runs)
-        spread = setting["auroc"].get("sd_seeds")
-        lines.append(
-            f"| {name} | {interval(setting['auroc'])} | {'-' if spread is None else f'{spread:.3f}'} | {each or '-'} | "
-            f"{_sharpness(runs)} | {_number(cost.get('gradient_evaluations'))} | {_number(cost.get('seconds'))} |"
-        )
-    lines += ["", "| pair | difference in AUROC | p (Holm) | verdict |", "|---|---|---|---|"]
+        spread = setting[metric].get("sd_seeds")
+        cells = [interval(setting[metric]), "-" if spread is None else f"{spread:.3f}", _each_seed(runs, metric)]
+        cells += [interval(setting[other], 1 if other.startswith("hd95") else 3) for other in beside]
+        evaluations = _number(cost.get("gradient_evaluations"))
+        lines.append(f"| {name} | {' | '.join(cells)} | {_sharpness(runs)} | {evaluations} |")
+    lines += ["", f"| pair | difference in {word} | p (Holm) | verdict |", "|---|---|---|---|"]
     for pair in document["pairs"]:
-        if pair["metric"] == "auroc" and pair.get("family") == "primary":
+        if pair["metric"] == metric and (pair["family"] == "primary" or pair["b"] == "baseline"):
             difference = {"value": pair["difference"], "low": pair["low"], "high": pair["high"]}
             holm = "-" if pair["p_holm"] is None else f"{pair['p_holm']:.2f}"
             lines.append(f"| {pair['a']} - {pair['b']} | {interval(difference)} | {holm} | {pair['text']} |")
     return [*lines, ""]
+
+
+def _each_seed(runs: list[dict[str, Any]], metric: str) -> str:
+    """Mean over the folds of each seed."""
+    seeds = sorted({run["seed"] for run in runs})
+    of_seed = [[run[metric] for run in runs if run["seed"] == seed] for seed in seeds]
+    return ", ".join(f"{sum(values) / len(values):.3f}" for values in of_seed) or "-"
 
 
 def _sharpness(runs: list[dict[str, Any]]) -> str:

@@ -93,8 +93,13 @@ def machine() -> dict[str, Any]:
         "machine": f"{_processor()}, {platform.machine()}, {platform.system()}, Python {platform.python_version()}",
         "cores": os.cpu_count(),
         "date": datetime.date.today().isoformat(),
-        "load_average_at_start": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "load_average_at_start": load_average(),
     }
+
+
+def load_average() -> float | None:
+    """Processes that wanted a core in the last minute; None where the system does not say."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def _processor() -> str:

@@ -25,7 +25,7 @@ def evaluate(
     """Recompute metrics.json from predictions.csv or cases.csv alone, or test the trained network on other data.
 
     --set takes keys of the evaluation and report sections and, with --manifest, of the data section (such as
-    data.columns.label).
+    data.columns.label). The numbers and the page have what the last evaluate said; config.yaml stays as it was.
     """
     talk = journal(as_json=as_json)
     if manifest is None:

@@ -26,7 +26,7 @@ from medgcsam.intake.phantom_liver import bend, draw_liver, paint_liver
 from medgcsam.intake.phantom_scanner import SITES, draw_grid, scan, write_nifti
 from medgcsam.intake.phantom_tumour_cohort import PatientPlan, VolumePlan, plan_cohort
 
-VERSION = 1  # goes up with every change of the bytes, so that an older cohort in a cache is made anew
+VERSION = 2  # goes up with every change of the bytes, so that an older cohort in a cache is made anew
 COLUMNS = ("image", "mask", "patient_id", "study", "site", "scanner", "date", "sex", "age")
 STRUCTURES = {"liver": 1, "lesion": 2}
 _DARK = -30  # HU

@@ -32,6 +32,8 @@ from medgcsam.pipeline.survey import Surveyed
 ANISOTROPIC = 3.0
 """A set is anisotropic where one axis is this many times coarser, and has this many times fewer voxels, than others."""
 MOST_PER_IMAGE = 8
+FEWEST_STEPS = 50
+"""Gradients that an epoch of a small set has at least, where MOST_PER_IMAGE allows it; nnU-Net takes 250 of any set."""
 PERCENTILES = (0.5, 99.5)
 MEASURED = {"HU", "SUV", "Bq/ml"}
 """Units in which equal values mean the same in every image."""
@@ -82,7 +84,10 @@ def make_plan(config: Any, surveyed: Sequence[Surveyed], *, device_memory_gb: fl
     batch_size = plan.settle(
         "training.batch_size", config.training.batch_size, lambda: _batch_size(patch, shapes, voxels, budget)
     )
-    plan.settle("patches.per_image", config.patches.per_image, lambda: _per_image(patch, median))
+    plan.settle(
+        "patches.per_image", config.patches.per_image,
+        lambda: _per_image(patch, median, len(surveyed), batch_size)
+    )  # fmt: skip
     plan.settle(
         "patches.memory_gb", config.patches.memory_gb,
         lambda: _memory(network.name, width, patch, batch_size, budget),
@@ -221,9 +226,13 @@ def _batch_size(patch: Sequence[int], shapes: Sequence[Sequence[int]], voxels: f
     return size, limit.get(size, f"the most that are taken; {fits} fit the budget")
 
 
-def _per_image(patch: Sequence[int], median: Sequence[int]) -> Settled:
+def _per_image(patch: Sequence[int], median: Sequence[int], images: int, batch_size: int) -> Settled:
+    """Enough to see an image whole, and for FEWEST_STEPS."""
     covered = prod(median) / prod(min(n, m) for n, m in zip(patch, median, strict=True))
     number = min(MOST_PER_IMAGE, max(1, ceil(covered - 0.1)))
+    busy = min(MOST_PER_IMAGE, ceil(FEWEST_STEPS * batch_size / images))
+    if busy > number:
+        return busy, f"so that {images} training images give {images * busy // batch_size} gradients per epoch"
     return number, f"the median training image holds {covered:.2g} patches"
 
 

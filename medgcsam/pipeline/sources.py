@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from medgcsam.errors import DataError
@@ -15,6 +16,8 @@ from medgcsam.imaging import source_digest
 # A file changed this shortly before it was read could change again within the clock's resolution and look the same
 # (git calls such entries racy): its digest is not remembered.
 SETTLED_SECONDS = 2.0
+# Headers whose voxels lie in another file, which may change alone.
+_NAMES_OTHERS = (".hdr", ".img", ".mhd", ".nhdr")
 
 _Facts = tuple[str, ...]
 
@@ -23,8 +26,8 @@ def source_digests(images: Sequence[str], *, cache: Path) -> tuple[list[str], di
     """Digest of every reference, in order, and the reasons of those that cannot be read, by row (their digest is "").
 
     What is remembered lies in ``cache``/digests, one file per list of references, without their names. A file is read
-    again as soon as its size, modification time, change time or inode differs; the change time is set by the system, so
-    that a copy which keeps the modification time is noticed too.
+    again as soon as its size, modification time, change time or inode differs, and a folder as soon as those of a file
+    in it do; the change time is set by the system, so that a copy which keeps the modification time is noticed too.
     """
     name = hashlib.sha256("\n".join(map(str, images)).encode()).hexdigest()[:32]
     memory = Path(cache) / "digests" / f"{name}.csv"
@@ -32,7 +35,7 @@ def source_digests(images: Sequence[str], *, cache: Path) -> tuple[list[str], di
     digests, unreadable, rows = [], {}, []
     started = time.time()
     for row, reference in enumerate(images):
-        facts = _facts(reference)
+        facts = _facts(str(reference))
         known = remembered[row] if remembered else ()
         if facts and tuple(known[:-1]) == facts:
             digest = known[-1]
@@ -50,12 +53,37 @@ def source_digests(images: Sequence[str], *, cache: Path) -> tuple[list[str], di
 
 
 def _facts(reference: str) -> _Facts:
-    """Size, modification and change time in nanoseconds, inode; empty for an entry of an archive or a missing file."""
+    """Size, modification and change time in nanoseconds, inode; of a folder, total, latest and a digest of all in it.
+
+    Empty, so that nothing is remembered, for a missing file, an entry of an archive, and a file that names others.
+    """
+    if os.path.basename(reference).upper() == "DICOMDIR" or reference.lower().endswith(_NAMES_OTHERS):
+        return ()
     try:
         state = os.stat(reference)
+        if not stat.S_ISDIR(state.st_mode):
+            return tuple(map(str, _numbers(state)))
+        inside = {name: _numbers(os.stat(name)) for name in sorted(_files(reference))}
     except OSError:
         return ()
-    return str(state.st_size), str(state.st_mtime_ns), str(state.st_ctime_ns), str(state.st_ino)
+    if not inside:
+        return ()
+    sizes, modified, changed, _ = zip(*inside.values(), strict=True)
+    everything = hashlib.sha256(repr(list(inside.items())).encode("utf-8", "surrogateescape")).hexdigest()
+    return str(sum(sizes)), str(max(modified)), str(max(changed)), everything
+
+
+def _numbers(state: os.stat_result) -> tuple[int, int, int, int]:
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino
+
+
+def _files(folder: str) -> Iterator[str]:
+    for parent, _, names in os.walk(folder, onerror=_raise):
+        yield from (os.path.join(parent, name) for name in names)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _recall(memory: Path, count: int) -> list[_Facts]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from medgcsam.journal import Journal
-from medgcsam.recipes.summary import interval
+from medgcsam.recipes.summary import aligned, decimal, interval
 
 
 def say_comparison(document: dict[str, Any], journal: Journal) -> None:
@@ -18,12 +18,12 @@ def say_comparison(document: dict[str, Any], journal: Journal) -> None:
         journal.say("Patients are unknown: each image counts as one, so intervals may be too narrow.")
     journal.say(_headline(document))
     journal.say()
-    for line in _aligned(_setting_lines(document)):
+    for line in aligned(_setting_lines(document)):
         journal.say(line)
     journal.say()
     metric = document["primary_metric"]
     pairs = [pair for pair in document["pairs"] if pair["metric"] == metric]
-    head, *lines = _aligned([_pair_head(document), *(_pair_cells(pair) for pair in pairs)])
+    head, *lines = aligned([_pair_head(document), *(_pair_cells(pair) for pair in pairs)])
     journal.say(head)
     for line, pair in zip(lines, pairs, strict=True):
         journal.say(line)
@@ -55,8 +55,8 @@ def _setting_lines(document: dict[str, Any]) -> list[list[str]]:
             continue
         entry = setting[first]
         spread = "" if entry["sd_seeds"] is None else f"{entry['sd_seeds']:.4f}"
-        beside = [_plain(setting[metric]["value"]) for metric in others]
-        lines.append([name, interval(entry), spread, *beside, *price])
+        beside = [_plain(setting[metric]["value"], metric) for metric in others]
+        lines.append([name, interval(entry, first), spread, *beside, *price])
     return lines
 
 
@@ -90,7 +90,7 @@ def _notes(document: dict[str, Any], pairs: Sequence[dict[str, Any]]) -> list[st
     if baseline:
         metric = document["primary_metric"]
         words = document["metrics"][metric]["words"]
-        notes.append(f"sanity baseline: {baseline['method']}; {words} {interval(baseline[metric])}")
+        notes.append(f"sanity baseline: {baseline['method']}; {words} {interval(baseline[metric], metric)}")
     if any(pair["text"].startswith("inconclusive") for pair in pairs):
         notes.append(
             "inconclusive: neither a difference nor its absence is shown; it would take more patients or seeds."
@@ -100,17 +100,11 @@ def _notes(document: dict[str, Any], pairs: Sequence[dict[str, Any]]) -> list[st
     return ["", *notes] if notes else []
 
 
-def _plain(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _plain(value: float | None, metric: str) -> str:
+    return "-" if value is None else decimal(value, metric)
 
 
 def _p(value: float | None) -> str:
     if value is None:
         return "-"
     return "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of cells as lines of text, each column as wide as its widest cell."""
-    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]

@@ -19,7 +19,9 @@ def evaluate_again(path: Path, overrides: Sequence[str], *, journal: Journal) ->
     """Compute metrics.json of a run anew and write its report; returns {"run", "metrics"}.
 
     The numbers come from predictions.csv, of a segmentation from cases.csv. Only they change: what the run knows
-    beside them (cost, selection, duplicates) stays.
+    beside them (cost, selection, duplicates) stays. config.yaml stays what was trained; a level of the intervals and
+    facts of the report that it does not say are written into metrics.json, where the page looks for them first. They
+    are those of the last call: without overrides, all is again as config.yaml says.
 
     Raises:
         ConfigError: another tolerance of NSD, which cases.csv was measured with.
@@ -37,13 +39,22 @@ def evaluate_again(path: Path, overrides: Sequence[str], *, journal: Journal) ->
         document = _segmentation_numbers(run, config, before, **baseline)
     else:
         document = _classification_numbers(run, config, before, **baseline)
-    kept = {key: value for key, value in before.items() if key not in document and key != "confidence"}
-    if config.evaluation.confidence != load(run.config, []).evaluation.confidence:
-        kept["confidence"] = config.evaluation.confidence  # what config.yaml does not say
-    write_json(run.metrics, document | kept)
+    said = _beside_config(config, load(run.config, []))
+    kept = {key: value for key, value in before.items() if key not in document and key not in ("confidence", "report")}
+    write_json(run.metrics, document | kept | said)
     write_report(run.path)
     say_summary(run, journal)
     return {"run": str(run.path), "metrics": read_json(run.metrics)}
+
+
+def _beside_config(config: Config, trained: Config) -> dict[str, Any]:
+    """What a reader of metrics.json has to know of ``config`` that config.yaml does not say."""
+    said: dict[str, Any] = {}
+    if config.evaluation.confidence != trained.evaluation.confidence:
+        said["confidence"] = config.evaluation.confidence
+    before = trained.report.model_dump()
+    report = {key: value for key, value in config.report.model_dump().items() if value != before[key]}
+    return said | ({"report": report} if report else {})
 
 
 def _classification_numbers(run: RunFolder, config: Config, before: dict[str, Any], **baseline: Any) -> dict[str, Any]:

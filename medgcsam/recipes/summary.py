@@ -13,6 +13,12 @@ _SHOWN_OF_SEGMENTATION = (
     "dice", "dice_with_empty", "nsd", "hd95_mm", "hd95_px", "asd_mm", "asd_px", "volume_error_ml", "volume_error_px",
     "area_error_mm2", "area_error_px", "missed", "false_positive", "both_empty",
 )  # fmt: skip
+_DECIMALS = {
+    "hd95_mm": 1, "hd95_px": 1, "asd_mm": 2, "asd_px": 2, "volume_error_ml": 2, "volume_error_px": 1,
+    "area_error_mm2": 1, "area_error_px": 1,
+}  # fmt: skip
+"""Of what has a unit: as fine as the images are. Shares and everything else have three."""
+_LEAST_WIDTHS = (13, 24, 0)  # so that what is said below the numbers begins where they do
 _SHOWN = ("auroc", "auroc_patient", "auprc", "sensitivity", "specificity", "ppv", "npv", "accuracy", "brier", "ece")
 
 
@@ -72,21 +78,35 @@ def _say_beside(
     names: Sequence[str], test: dict[str, Any], baseline: dict[str, Any], journal: Journal, *, title: str
 ) -> None:
     """A line for each metric that has a value, the baseline's beside it."""
-    names = [name for name in names if name in test and test[name]["value"] is not None]
-    width = max(14, *(len(name) for name in names)) if names else 14
-    journal.say(f"{'':<{width}} {'network':<26}{title if baseline else ''}".rstrip())
+    lines = [["", "network", title if baseline else ""]]
     for name in names:
-        beside = interval(baseline[name]) if name in baseline else ""
-        journal.say(f"{name:<{width}} {interval(test[name]):<26}{beside}".rstrip())
+        if name in test and test[name]["value"] is not None:
+            beside = interval(baseline[name], name) if name in baseline else ""
+            lines.append([name, interval(test[name], name), beside])
+    for line in aligned(lines, least=_LEAST_WIDTHS):
+        journal.say(line)
 
 
-def interval(entry: dict[str, Any]) -> str:
-    """A metric as ``0.912 [0.861, 0.955]``, without brackets where there is no interval; a count as it is."""
+def aligned(lines: Sequence[Sequence[str]], *, least: Sequence[int] | None = None) -> list[str]:
+    """Lines of cells as lines of text, each column as wide as its widest cell and, with ``least``, no narrower."""
+    cells = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    widths = [max(pair) for pair in zip(cells, least or [0] * len(cells), strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+
+
+def decimal(value: float, metric: str) -> str:
+    """A value of ``metric`` with as many decimals as tell something: ``0.912`` of Dice, ``12.3`` of HD95 in mm."""
+    text = f"{value:.{_DECIMALS.get(metric, 3)}f}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def interval(entry: dict[str, Any], metric: str) -> str:
+    """An entry as ``0.912 [0.861, 0.955]``, without brackets where there is no interval; a count as it is."""
     if entry["value"] is None:
         return "not estimable"
     if isinstance(entry["value"], int):
         return str(entry["value"])
-    text = f"{entry['value']:.3f}"
+    text = decimal(entry["value"], metric)
     if entry.get("low") is None or entry.get("high") is None:
         return text
-    return f"{text} [{entry['low']:.3f}, {entry['high']:.3f}]"
+    return f"{text} [{decimal(entry['low'], metric)}, {decimal(entry['high'], metric)}]"

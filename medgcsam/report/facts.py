@@ -41,7 +41,8 @@ class Facts:
     provenance: dict[str, Any]
     """provenance.json; empty where absent. Of an external test: its own where it has one, else the run's."""
     config: dict[str, Any]
-    """The resolved configuration, its paths cut to their last part; empty where absent."""
+    """The resolved configuration, its paths cut to their last part, with what ``evaluate`` was since told to report;
+    empty where absent."""
     external: str | None
     """Name of the external test, None for the run's own."""
     cases: pd.DataFrame | None = None
@@ -89,15 +90,18 @@ def load_facts(folder: Path) -> Facts:
     is_external = folder.parent.name == "external" and not here.split.is_file()
     run = RunFolder(folder.parent.parent) if is_external else here
     provenance = here.provenance if here.provenance.is_file() else run.provenance
-    config = here.config if here.config.is_file() else run.config
+    config_file = here.config if here.config.is_file() else run.config
+    config = without_folders(_read_yaml(config_file)) if config_file.is_file() else {}
     metrics = read_json(here.metrics)
+    if metrics.get("report"):
+        config["report"] = {**(config.get("report") or {}), **metrics["report"]}
     return Facts(
         metrics=metrics,
         predictions=read_table(here.predictions) if here.predictions.is_file() else None,
         split=read_json(run.split) if run.split.is_file() else None,
         history=read_json_lines(run.history),
         provenance=read_json(provenance) if provenance.is_file() else {},
-        config=without_folders(_read_yaml(config)) if config.is_file() else {},
+        config=config,
         external=folder.name if is_external else None,
         cases=read_table(here.cases) if here.cases.is_file() else None,
         plan=read_json(run.plan) if run.plan.is_file() else None,

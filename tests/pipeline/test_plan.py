@@ -12,7 +12,7 @@ import pytest
 from medgcsam.errors import DataError
 from medgcsam.networks import segmentation
 from medgcsam.pipeline.budget import COSTS, STEP_SECONDS, largest_patch, network_stages
-from medgcsam.pipeline.plan import Plan, make_plan, resolved, stages_of
+from medgcsam.pipeline.plan import FEWEST_STEPS, MOST_PER_IMAGE, Plan, make_plan, resolved, stages_of
 from medgcsam.pipeline.stages import factors, stages
 from medgcsam.pipeline.survey import Surveyed
 
@@ -98,6 +98,17 @@ def test_batch_holds_at_most_a_twentieth_of_the_set_and_two_at_least():
     assert planned(images).values["training.batch_size"] == 20
     assert planned(images[:20]).values["training.batch_size"] == 2
     assert planned(images * 10).values["training.batch_size"] == 32
+
+
+def test_an_epoch_of_a_small_set_has_fifty_gradients():
+    for images in (3, 20, 46, 99, 400, 5000):
+        plan = planned([seen((40, 40, 40), (1.0, 1.0, 1.0))] * images)
+        assert plan.values["patches.size"] == (40, 40, 40)
+        each, batch = plan.values["patches.per_image"], plan.values["training.batch_size"]
+        steps = images * each / batch
+        assert steps >= FEWEST_STEPS or each == MOST_PER_IMAGE
+        assert each == 1 or steps - images / batch < FEWEST_STEPS  # no more patches than it takes
+        assert ("gradients" in plan.reasons["patches.per_image"]) == (each > 1)
 
 
 def test_what_is_configured_is_not_planned():

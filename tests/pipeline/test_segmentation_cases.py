@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 from pathlib import Path
 
 import nibabel
@@ -14,10 +13,7 @@ from medgcsam.config import Config, dump
 from medgcsam.errors import ConfigError, DataError
 from medgcsam.journal import Journal
 from medgcsam.pipeline.segmentation_cases import prepare_segmentation
-
-_spec = importlib.util.spec_from_file_location("phantoms", Path(__file__).with_name("segmentation_phantoms.py"))
-phantoms = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(phantoms)
+from tests.pipeline import segmentation_phantoms as phantoms
 
 
 def prepare(config, tmp_path, **options):

@@ -53,6 +53,35 @@ def test_a_change_of_the_same_size_under_the_old_modification_time_is_noticed(fi
     assert read_again(files, tmp_path / "c", monkeypatch) == [files[1]]
 
 
+def test_a_slice_changed_in_its_folder_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "SETTLED_SECONDS", -1000.0)
+    monkeypatch.setattr(sources, "source_digest", lambda folder: read.append(folder) or f"digest {len(read)}")
+    folder, read = tmp_path / "series", []
+    (folder / "more").mkdir(parents=True)
+    for name in ("1.dcm", "2.dcm", "more/3.dcm"):
+        (folder / name).write_bytes(bytes(200))
+    for changed in ("2.dcm", "more/3.dcm"):
+        before, _ = source_digests([str(folder)], cache=tmp_path / "c")
+        assert source_digests([str(folder)], cache=tmp_path / "c")[0] == before
+        (folder / changed).write_bytes(bytes(199) + b"\x07")
+        assert source_digests([str(folder)], cache=tmp_path / "c")[0] != before
+    assert len(read) == 3
+
+
+def test_voxels_changed_beside_their_header_are_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "SETTLED_SECONDS", -1000.0)
+    header, voxels = tmp_path / "a.mhd", tmp_path / "a.raw"
+    header.write_text(
+        "ObjectType = Image\nNDims = 3\nDimSize = 2 2 2\nElementSpacing = 1 1 1\nElementType = MET_UCHAR\n"
+        "ElementDataFile = a.raw\n"
+    )
+    voxels.write_bytes(bytes(8))
+    first, unreadable = source_digests([str(header)], cache=tmp_path / "c")
+    assert not unreadable
+    voxels.write_bytes(bytes(7) + b"\x01")
+    assert source_digests([str(header)], cache=tmp_path / "c")[0] != first
+
+
 def test_a_file_changed_just_now_is_not_remembered(files, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "SETTLED_SECONDS", 2.0)
     assert read_again(files, tmp_path / "c", monkeypatch) == files

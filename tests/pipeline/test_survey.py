@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import nibabel
 import numpy as np
 import pytest
 
 from medgcsam.pipeline import survey as module
 from medgcsam.pipeline.survey import SAMPLES, survey
-
-_spec = importlib.util.spec_from_file_location("phantoms", Path(__file__).with_name("segmentation_phantoms.py"))
-phantoms = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(phantoms)
-STRUCTURES, config, write_cohort, write_volume = (
-    phantoms.STRUCTURES,
-    phantoms.config,
-    phantoms.write_cohort,
-    phantoms.write_volume,
-)
+from tests.pipeline.segmentation_phantoms import STRUCTURES, config, write_cohort, write_volume
 
 
 def look(images, masks, cache, **options):

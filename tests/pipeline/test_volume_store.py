@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,11 +15,8 @@ from medgcsam.pipeline.grids import back_to_grid
 from medgcsam.pipeline.plan import make_plan, resolved
 from medgcsam.pipeline.survey import survey
 from medgcsam.pipeline.volume_store import build_volume_store, open_volume_store, prepare_volume
-
-_spec = importlib.util.spec_from_file_location("phantoms", Path(__file__).with_name("segmentation_phantoms.py"))
-phantoms = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(phantoms)
-STRUCTURES = phantoms.STRUCTURES
+from tests.pipeline import segmentation_phantoms as phantoms
+from tests.pipeline.segmentation_phantoms import STRUCTURES
 
 
 def settings(**sections):

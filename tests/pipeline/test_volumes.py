@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,11 +11,7 @@ from monai.transforms import NormalizeIntensity, ScaleIntensityRangePercentiles
 from medgcsam.errors import DataError
 from medgcsam.imaging import Image
 from medgcsam.pipeline.volumes import prepare_volume, read_pair
-
-_spec = importlib.util.spec_from_file_location("phantoms", Path(__file__).with_name("segmentation_phantoms.py"))
-phantoms = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(phantoms)
-STRUCTURES, config, write_cohort = phantoms.STRUCTURES, phantoms.config, phantoms.write_cohort
+from tests.pipeline.segmentation_phantoms import STRUCTURES, config, write_cohort
 
 
 def settings(**changed):

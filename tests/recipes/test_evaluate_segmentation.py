@@ -11,7 +11,8 @@ from medgcsam.errors import ConfigError
 from medgcsam.journal import Journal
 from medgcsam.recipes.evaluate import evaluate_again
 from medgcsam.recipes.external import evaluate_external
-from medgcsam.recipes.summary import say_summary
+from medgcsam.recipes.summary import decimal, say_summary
+from medgcsam.report import write_report
 from medgcsam.run_folder import RunFolder, read_json, read_table, write_json, write_table
 from tests.report.segmentation_runs import build_segmentation_run
 
@@ -57,6 +58,30 @@ def test_another_level_narrows_the_interval_and_is_said_in_the_page(run: RunFold
     assert "50% interval" not in run.report.read_text("utf-8")
 
 
+def test_facts_of_the_report_reach_the_page_and_config_yaml_stays(run: RunFolder):
+    trained, quiet = run.config.read_bytes(), Journal(quiet=True)
+    told = ["report.title=Livers of 2026", "report.contact=Jo Doe <jo@example.org>", "report.intended_use=null"]
+    metrics = evaluate_again(run.path, told, journal=quiet)["metrics"]
+    page = run.report.read_text("utf-8")
+    assert "Livers of 2026" in page
+    assert "Jo Doe &lt;jo@example.org&gt;" in page
+    assert "Measuring in a study" not in page, "a fact that was taken back"
+    assert metrics["report"] == {"title": "Livers of 2026", "contact": "Jo Doe <jo@example.org>", "intended_use": None}
+    write_report(run.path)
+    assert run.report.read_text("utf-8") == page, "medgcsam report writes the same page"
+    assert run.config.read_bytes() == trained
+    evaluate_again(run.path, [], journal=quiet)
+    assert "report" not in read_json(run.metrics)
+    assert "Measuring in a study" in run.report.read_text("utf-8")
+
+
+def test_facts_of_the_data_cannot_change_on_a_trained_run(run: RunFolder):
+    with pytest.raises(ConfigError, match=r"--set data\.notes=x: on a trained run only evaluation and report"):
+        evaluate_again(run.path, ["data.notes=x"], journal=Journal(quiet=True))
+    with pytest.raises(ConfigError, match=r"report\.titel.*title"):
+        evaluate_again(run.path, ["report.titel=x"], journal=Journal(quiet=True))
+
+
 @pytest.mark.parametrize("tolerance", ["3", "{lesion: 1.0}"])
 def test_the_tolerance_of_surfaces_cannot_change_any_more(run: RunFolder, tolerance: str):
     before = run.metrics.read_bytes()
@@ -76,9 +101,11 @@ def test_the_summary_sets_each_measure_beside_the_baseline(run: RunFolder):
     metrics = read_json(run.metrics)
     test, baseline = (one["partitions"]["test"] for one in (metrics, metrics["baseline"]))
     lines = {line.split()[0]: line for line in said(run) if line}
+    decimals = {"hd95_mm": 1, "volume_error_ml": 2}
     for name in ("dice", "nsd", "hd95_mm", "volume_error_ml", "dice_organ", "dice_lesion"):
         for entry in (test[name], baseline[name]):
-            assert f"{entry['value']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]" in lines[name]
+            value, low, high = (f"{entry[key]:.{decimals.get(name, 3)}f}" for key in ("value", "low", "high"))
+            assert f"{value} [{low}, {high}]" in lines[name]
     for name in ("missed", "false_positive", "missed_lesion"):
         assert lines[name].split()[1:] == [str(test[name]["value"]), str(baseline[name]["value"])]
     assert "threshold baseline" in "\n".join(said(run))
@@ -86,6 +113,32 @@ def test_the_summary_sets_each_measure_beside_the_baseline(run: RunFolder):
     assert lines["tolerance"] == "tolerance      2 mm (of nsd)"
     columns = {line.index("0.") for name, line in lines.items() if name.startswith("dice")}
     assert len(columns) == 1
+
+
+def test_long_numbers_and_names_keep_their_columns_apart(run: RunFolder):
+    metrics = read_json(run.metrics)
+    long = {"value": 123456.789, "low": -98765.432, "high": 1224068.12}
+    for test in (metrics["partitions"]["test"], metrics["baseline"]["partitions"]["test"]):
+        for name in ("hd95_mm", "asd_mm", "volume_error_ml"):
+            test[name] |= long
+        test["dice_a_structure_with_a_long_name"] = test["dice_organ"]
+    write_json(run.metrics, metrics | {"structures": [*metrics["structures"], "a_structure_with_a_long_name"]})
+    text = said(run)
+    first = next(number for number, line in enumerate(text) if "threshold baseline" in line)
+    lines = [line for line in text[first:] if not line.startswith(("tolerance", "report"))]
+    baseline = lines[0].index("threshold baseline")
+    network = lines[0].index("network")
+    for line in lines[1:]:
+        assert line[network - 2 : network] == line[baseline - 2 : baseline] == "  ", line
+        assert " " not in {line[network], line[baseline]}, line
+    assert any("123456.8 [-98765.4, 1224068.1]     123456.8 [-98765.4, 1224068.1]" in line for line in lines)
+    assert any("123456.79 [-98765.43, 1224068.12]  123456.79 [-98765.43, 1224068.12]" in line for line in lines)
+    assert any(line.startswith("dice_a_structure_with_a_long_name  ") for line in lines)
+
+
+def test_a_negative_error_of_nothing_has_no_sign():
+    assert decimal(-0.001, "volume_error_ml") == "0.00"
+    assert decimal(-0.006, "volume_error_ml") == "-0.01"
 
 
 def test_the_summary_of_a_run_without_baseline_or_known_patients(run: RunFolder):

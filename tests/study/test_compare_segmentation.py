@@ -214,6 +214,11 @@ def test_pictures_without_spacing_have_their_distance_in_pixels(config) -> None:
     head = next(line for line in text.splitlines() if line.startswith("setting"))
     assert head.split("  ")[1].strip() == "Dice [95% interval]"
     assert all(word in head for word in ("SD of seeds", "NSD", "HD95 (px)"))
+    gcsam = next(line for line in text.splitlines() if line.startswith("gcsam "))
+    assert f"  {document['settings']['gcsam']['hd95_px']['value']:.1f}  " in gcsam, (
+        "pixels to a tenth, as nobody sees more"
+    )
+    assert f"  {document['settings']['gcsam']['nsd']['value']:.3f}  " in gcsam
     assert "difference in Dice [95% interval]" in text
     assert "gcsam - baseline" in text
     assert "sanity baseline: best fixed threshold: lesion >= 1; Dice 0." in text
