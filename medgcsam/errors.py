@@ -32,7 +32,7 @@ class MachineError(MedgcsamError):
 
 
 class PartialFailure(MedgcsamError):
-    """Part of the work failed and the rest is done: some runs of a study, some cases of a prediction."""
+    """Some runs of a study failed and the others are done. (Some images of a prediction: 3, as faulty data.)"""
 
     exit_code = 5
 

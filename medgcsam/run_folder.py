@@ -164,8 +164,8 @@ def writing_failed(path: Path, error: OSError) -> MachineError:
     return MachineError(f"{path}: cannot be written ({error.strerror or error}); choose a writable folder.")
 
 
-def ensure_writable(folder: Path) -> None:
-    """Make ``folder`` and prove by writing a file that it can be written to.
+def ensure_writable(folder: Path, remedy: str = "choose another output.folder") -> None:
+    """Make ``folder`` and prove by writing a file that it can be written to; ``remedy`` is what else can be done.
 
     Raises:
         MachineError: it cannot.
@@ -177,8 +177,7 @@ def ensure_writable(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise MachineError(
-            f"{folder}: this folder cannot be written to ({error.strerror or error}); "
-            "choose another output.folder or change its owner."
+            f"{folder}: this folder cannot be written to ({error.strerror or error}); {remedy}, or change its owner."
         ) from error
 
 
@@ -237,8 +236,21 @@ def _reading(path: Path, read: Callable[[], Any]) -> Any:
     try:
         return read()
     except FileNotFoundError as error:
-        raise DataError(f"{path}: this file of the run is missing; run `medgcsam train` again to make it.") from error
+        raise DataError(f"{path}: this file of the run is missing; {_remedy(path)}.") from error
     except OSError as error:
         raise MachineError(f"{path}: cannot be read ({error.strerror or error}).") from error
     except ValueError as error:
-        raise DataError(f"{path}: this file of the run is damaged ({error}); restore it or run again.") from error
+        remedy = f"delete it and {_remedy(path)}" if path.name == "metrics.json" else _remedy(path)
+        raise DataError(f"{path}: this file of the run is damaged ({error}); {remedy}.") from error
+
+
+def _remedy(path: Path) -> str:
+    """How a file of a run comes back. A run without metrics.json is not finished, so it goes on where it stopped."""
+    if path.name != "metrics.json":
+        return "restore it, or make the run anew with --restart"
+    if path.parent.parent.name == "external":
+        return "repeat `medgcsam evaluate RUN --manifest FILE`, which tests again"
+    return (
+        "repeat the command that made the run (`medgcsam train` or `medgcsam compare`), which goes on after its last "
+        "epoch and tests again"
+    )

@@ -11,13 +11,15 @@ import medgcsam
 
 ROOT = Path(medgcsam.__file__).parent
 FLOORS = {
-    "errors": 0, "privacy": 0.1, "run_folder": 0.1, "places": 0.1, "journal": 0.2,
+    "errors": 0, "privacy": 0.1, "run_folder": 0.1, "places": 0.1, "journal": 0.2, "case_lines": 0.1,
+    "locks": 0.2,
     "config": 1, "optim": 1, "imaging": 1, "evaluation": 1,
     "cohort": 2, "intake": 3, "pipeline": 4, "networks": 4, "scoring": 4, "scoring_segmentation": 4.1,
     "training": 5, "study": 6, "report": 7, "recipes": 8, "cli": 9, "__main__": 10,
 }  # fmt: skip
 WITHOUT_TORCH = {
-    "evaluation", "report", "scoring", "scoring_segmentation", "cohort", "intake", "config", "run_folder", "imaging",
+    "evaluation", "report", "scoring", "scoring_segmentation", "case_lines", "cohort", "intake", "config",
+    "run_folder", "imaging",
 }  # fmt: skip
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 

@@ -24,14 +24,14 @@ def predict(
     ] = Path("predictions"),
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1.")] = "auto",
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Predict images again that the output folder has already.")
+        bool, typer.Option("--overwrite", help="Predict these images again; others in the output folder stay.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Classification: predictions.csv. Segmentation: NIfTI masks on the grid of each image, DICOM SEG of DICOM images.
 
     The same command goes on where it was stopped. An image that fails does not stop the others: it is listed at the
-    end, and the exit code is 3.
+    end, and the exit code is 3. A result is replaced only with --overwrite.
     """
     from medgcsam.recipes.predict import predict_images
 

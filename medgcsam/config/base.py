@@ -6,7 +6,7 @@ is no text. The one kindness is the other way round: a class or site called `1` 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Strict, Tag
 
@@ -49,3 +49,16 @@ def _auto_or_other(value: Any) -> str:
 def auto_or(kind: Any) -> Any:
     """The type of a key that is either the word `auto` or a ``kind``, which is no text; a fault names that alone."""
     return Annotated[Annotated[Auto, Tag("auto")] | Annotated[kind, Tag("other")], Discriminator(_auto_or_other)]
+
+
+def one_or_each(kind: Any) -> Any:
+    """The type of a key that is one ``kind`` for all channels or a list of them; a fault names what was written."""
+    depth = 1 if get_origin(kind) is tuple else 0
+
+    def which(value: Any) -> str:
+        for _ in range(depth):
+            value = value[0] if isinstance(value, list | tuple) and value else None
+        return "each" if isinstance(value, list | tuple) else "one"
+
+    each = Annotated[tuple[kind, ...], Field(min_length=1)]
+    return Annotated[Annotated[kind, Tag("one")] | Annotated[each, Tag("each")], Discriminator(which)]

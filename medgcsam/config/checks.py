@@ -76,6 +76,9 @@ def _task(config: Config) -> Iterator[Finding]:
                 yield ((section, key), task), "is for `task: segmentation` only"
         if config.image.intensity == "foreground":
             yield (("image", "intensity"), task), "'foreground' is for `task: segmentation` only"
+        if config.image.channels not in (1, 3):
+            said = f"must be 1 (gray) or 3 (colour) for `task: {config.task}`, but is {config.image.channels}"
+            yield (("image", "channels"), task), f"{said}; segmentation alone takes other numbers"
         return
     if config.network.freeze_stem:
         yield (("network", "freeze_stem"), task), "has no effect on networks for segmentation; delete it"
@@ -85,6 +88,14 @@ def _task(config: Config) -> Iterator[Finding]:
     for key, value in ((("patches", "size"), size), (("image", "spacing"), spacing)):
         if config.image.dimensions != "auto" and value not in ("auto", None) and len(value) != config.image.dimensions:
             yield (key, ("image", "dimensions")), f"needs {config.image.dimensions} numbers, one per axis"
+    for name in ("clip", "mean", "std"):
+        value = getattr(config.image, name)
+        each = value[0] if name == "clip" and value not in ("auto", None) else value
+        if isinstance(each, tuple) and len(value) != config.image.channels:
+            yield (
+                (("image", name), ("image", "channels")),
+                f"has values for {len(value)} channels, where image.channels is {config.image.channels}",
+            )
 
 
 _SEGMENTATION_ONLY = (

@@ -76,8 +76,8 @@ class DataConfig(Section):
     structures: dict[Text, tuple[Text, ...]] | None = Field(
         None,
         description="Masks: `{class: [names in the file that mean it]}`, such as `{tumour: [GTV*]}`, numbered from 1 "
-        "in this order; the names of segments (DICOM SEG) and contours (RTSTRUCT), numbers for label maps; `*` stands "
-        "for anything. Empty: from the data description or, failing that, every structure of the file (a "
+        "in this order; the names of segments (DICOM SEG), contours (RTSTRUCT) and mask files, numbers for label maps; "
+        "`*` stands for anything. Empty: from the data description or, failing that, every structure of the file (a "
         "segmentation needs their names).",
     )
     overlapping: Bool = Field(

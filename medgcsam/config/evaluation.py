@@ -36,7 +36,9 @@ class OperatingPointConfig(Section):
 class EvaluationConfig(Section):
     """How predictions become numbers with intervals."""
 
-    replicates: Replicates = Field(2000, description="Bootstrap samples of patients behind each interval.")
+    replicates: Replicates = Field(
+        2000, description="Bootstrap samples of patients behind each interval; of segmentations in `compare` alone."
+    )
     confidence: Confidence = Field(0.95, description="Coverage of the intervals.")
     seed: Natural = Field(0, description="Seed of the bootstrap.")
     operating_point: OperatingPointConfig = Field(

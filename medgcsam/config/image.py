@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from medgcsam.config.base import Positive, Section, auto_or
+from medgcsam.config.base import Count, Positive, Section, auto_or, one_or_each
 
 Side = Annotated[int, Field(strict=True, ge=8, le=4096)]
 
@@ -19,7 +19,8 @@ Size = Annotated[tuple[Side, Side], BeforeValidator(_square, json_schema_input_t
 
 Number = Annotated[float, Field(strict=True)]
 Spacing = auto_or(Annotated[tuple[Positive, ...], Field(min_length=2, max_length=3)])
-Clip = auto_or(tuple[Number, Number])
+Range = tuple[Number, Number]
+Clip = auto_or(one_or_each(Range))
 
 
 class ImageConfig(Section):
@@ -30,8 +31,10 @@ class ImageConfig(Section):
         description="Pixels that the network sees: `[rows, columns]`, or one number for a square. Segmentation: "
         "pictures without a pixel spacing are made smaller to fit in.",
     )
-    channels: Literal[1, 3] = Field(
-        1, description="1 for gray images, 3 for colour (or for weights trained on colour)."
+    channels: Count = Field(
+        1,
+        description="1 for gray images, 3 for colour (or for weights trained on colour). Segmentation: as many as the "
+        "images have, such as 2 for PET and CT in one file.",
     )
     fit: Literal["pad", "stretch", "crop"] = Field(
         "pad", description="How another aspect ratio is fitted: add a border, distort, or cut the longer side."
@@ -51,11 +54,15 @@ class ImageConfig(Section):
         "of pictures; `auto`: the median of the training images; empty: pictures as they are.",
     )
     clip: Clip | None = Field(
-        "auto", description="Segmentation, `foreground`: lowest and highest value; `auto`: 0.5th and 99.5th percentile."
+        "auto",
+        description="Segmentation, `foreground`: lowest and highest value, or such a pair for each channel; `auto`: "
+        "0.5th and 99.5th percentile of each.",
     )
-    mean: auto_or(Number) | None = Field("auto", description="Segmentation, `foreground`: the value that becomes 0.")
-    std: auto_or(Positive) | None = Field(
-        "auto", description="Segmentation, `foreground`: the deviation that becomes 1."
+    mean: auto_or(one_or_each(Number)) | None = Field(
+        "auto", description="Segmentation, `foreground`: the value that becomes 0, or one for each channel."
+    )
+    std: auto_or(one_or_each(Positive)) | None = Field(
+        "auto", description="Segmentation, `foreground`: the deviation that becomes 1, or one for each channel."
     )
     irregular: Literal["refuse", "resample"] = Field(
         "refuse",

@@ -8,8 +8,11 @@ from pydantic import Field
 
 from medgcsam.config.base import Count, Positive, Section, Share, auto_or
 
-Length = Annotated[int, Field(strict=True, ge=8, le=4096)]
-PatchSize = auto_or(tuple[Length, ...])
+LONGEST = 4096
+"""Voxels along an axis of a patch, at most; a power of two, so that a planned patch can end there."""
+
+Length = Annotated[int, Field(strict=True, ge=1, le=LONGEST)]
+PatchSize = auto_or(Annotated[tuple[Length, ...], Field(min_length=2, max_length=3)])
 
 
 class PatchesConfig(Section):

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 from scipy.stats import norm
+from scipy.stats import t as student
 
 MOST_UNDEFINED = 0.1
 """Largest share of replicates that may leave a statistic undefined before its interval is withheld."""
@@ -93,6 +94,36 @@ def logit_interval(estimate: float, standard_error: float, *, confidence: float 
     """Wald interval on the logit scale, for an estimate strictly between 0 and 1."""
     half = z_value(confidence) * standard_error / (estimate * (1 - estimate))
     return Interval(float(expit(logit(estimate) - half)), float(expit(logit(estimate) + half)))
+
+
+def student_interval(
+    estimate: float, standard_error: float, df: float, *, scale: str = "plain", confidence: float = 0.95
+) -> Interval:
+    """Student's t interval of a mean, the normal one where ``df`` is infinite.
+
+    scale: "logit" for a mean in 0..1, "log" for one above 0, else "plain"; the standard error, given on the plain one,
+    is carried over by the slope of the scale, and no limit leaves the range of the metric.
+    """
+    if (scale == "logit" and not 0 < estimate < 1) or (scale == "log" and not estimate > 0):
+        return no_interval("the mean is at the boundary")
+    half = student.ppf(0.5 + confidence / 2, df) * standard_error
+    if scale == "logit":
+        centre, half = np.log(estimate / (1 - estimate)), half / (estimate * (1 - estimate))
+        return Interval(*(float(1 / (1 + np.exp(-limit))) for limit in (centre - half, centre + half)))
+    if scale == "log":
+        centre, half = np.log(estimate), half / estimate
+        return Interval(float(np.exp(centre - half)), float(np.exp(centre + half)))
+    return Interval(float(estimate - half), float(estimate + half))
+
+
+def degrees_of_freedom(variances: np.ndarray, of_each: np.ndarray, most: float) -> float:
+    """Degrees of freedom of a sum of variances (Welch 1947, Satterthwaite 1946).
+
+    variances, of_each: (S,) the estimated parts and the degrees of freedom of each. most: those of all patients
+    together, which parts of the same patients, not being independent, cannot exceed.
+    """
+    squares = (variances**2 / of_each).sum()
+    return float(min(most, variances.sum() ** 2 / squares)) if squares > 0 else float(most)
 
 
 def mann_whitney_score(auroc: float, positives: float, negatives: float, *, confidence: float = 0.95) -> Interval:

@@ -131,7 +131,7 @@ def stack_planes(
     slope, aside = _sideways(positions, along, normal, min(first.spacing))
     faults = [*_uneven(along), *aside]
     if faults and irregular == "refuse":
-        raise DataError(f"{where} is no regular volume: {' and '.join(faults)}; leave it out, or ask to resample it.")
+        raise DataError(f"{where} is no regular volume: {' and '.join(faults)}; leave it out, or resample it.")
     if faults:
         return _regridded(first, positions, order, normal, faults, where)
     if len(planes) == 2:

@@ -85,11 +85,11 @@ def read_label(
     """Read a mask onto the grid of ``like``: int16 class numbers (1, *like.spatial_shape), unit ``label``.
 
     - PNG or TIFF of any mode: the size of the image. With no values but 0 and 255 (16 bit: 65535) it is a binary mask
-      and becomes 0 and 1; other values are class numbers and stay.
+      and becomes 0 and 1, its 1 called ``"1"`` and ``"255"``; other values are class numbers and stay.
     - NIfTI, NRRD, MetaImage: class numbers, resampled by the affines where the grids differ (``resample.py``).
     - DICOM SEG and RTSTRUCT, or a folder or archive that holds one of them: see ``seg.py`` and ``rtstruct.py``.
     - DICOM images whose pixels are class numbers: a file, or a series of CT or MR objects.
-    - a list of these: united, or one structure per file where ``names`` names the files; see ``labels/``.
+    - a list of these: one structure per file where ``names`` names the files, else united; see ``labels/door.py``.
 
     names: ``{structure: class number}``, keys as ``"GTV|GTV_1"`` or ``"tumour*"``; of a label map ``{"2": 1}``. Without
         it every structure is a class, numbered in the file's order, and the numbers of label maps stay.

@@ -53,7 +53,7 @@ class Item:
 def unopened(where: str, error: OSError) -> DataError:
     """The sentence for a file that the operating system does not open."""
     if isinstance(error, FileNotFoundError):
-        return DataError(f"{where} does not exist; correct the path or data.root.")
+        return DataError(f"{where} does not exist; correct the path, or the folder that it counts from.")
     return DataError(f"{where} cannot be opened ({error.strerror or error}); correct the path or the permissions.")
 
 

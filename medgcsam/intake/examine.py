@@ -199,18 +199,29 @@ def _study(image: Image) -> bytes:
 def _mask_values(masks: str, image: Image, reading: Reading) -> tuple[tuple[int, ...] | None, Found | None]:
     """The class numbers in all masks of an image together, or what is wrong with the first faulty one."""
     values: set[int] = set()
-    for number, mask in enumerate(masks.split(MASK_SEPARATOR)):
+    parts = masks.split(MASK_SEPARATOR)
+    for number, mask in enumerate(parts):
         if not os.path.exists(file_of(mask)):
             return None, Found("mask_missing", "does not exist", number)
         try:
             values |= _values_of(mask, image, reading)
-        except (DataError, MachineError) as error:
-            sentence = str(error).removeprefix(mask)
-            kind = next((kind for kind, words in MASK_FAULTS.items() if words.search(sentence)), "mask_unreadable")
-            return None, Found(kind, reason(str(error), mask), number)
         except Exception as error:  # one hostile file does not end the check of all, nor is the image at fault
-            return None, Found("mask_unreadable", f"cannot be read ({type(error).__name__})", number)
+            return None, _mask_fault(error, mask, number)
+    if len(parts) > 1 and reading.names is not None:  # together, the names of the files may say which structures
+        try:
+            values = {0} | _channels_used(parts, image, reading)
+        except Exception as error:
+            number = next((n for n, mask in enumerate(parts) if str(error).startswith(f"{mask} is ")), 0)
+            return None, _mask_fault(error, parts[number], number)
     return tuple(sorted(values)), None
+
+
+def _mask_fault(error: Exception, mask: str, number: int) -> Found:
+    if not isinstance(error, DataError | MachineError):
+        return Found("mask_unreadable", f"cannot be read ({type(error).__name__})", number)
+    sentence = str(error).removeprefix(mask)
+    kind = next((kind for kind, words in MASK_FAULTS.items() if words.search(sentence)), "mask_unreadable")
+    return Found(kind, reason(str(error), mask), number)
 
 
 def _values_of(mask: str, image: Image, reading: Reading) -> set[int]:
@@ -221,6 +232,13 @@ def _values_of(mask: str, image: Image, reading: Reading) -> set[int]:
     except DataError as error:
         if reading.names is not None or not MASK_FAULTS["mask_overlap"].search(str(error)):
             raise
-        label = read_label(mask, like=image, overlapping=True, **options)
-        return {number for number, channel in enumerate(label.array, 1) if channel.any()}
+        return _channels_used(mask, image, reading)
     return set(np.flatnonzero(np.bincount(label.array.ravel())).tolist())
+
+
+def _channels_used(masks: str | list[str], image: Image, reading: Reading) -> set[int]:
+    """Class numbers of one mask, or of several together, whose structures may overlap."""
+    options = {"names": reading.names, "irregular": reading.irregular, "orientation": reading.orientation}
+    label = read_label(masks, like=image, overlapping=True, **options)
+    numbers = label.source.get("channels") or range(1, len(label.array) + 1)
+    return {number for number, channel in zip(numbers, label.array, strict=True) if channel.any()}

@@ -29,6 +29,11 @@ KINDS = {
     "mask_overlap": "named structures of a mask that overlap",
     "mask_values": "a mask with values that are none of the structures",
     "mask_empty": "a mask without any structure",
+    # images that a segmentation cannot take together
+    "channels": "channels that the job does not take",
+    "dimensions": "a picture among volumes, or a volume among pictures",
+    "no_spacing": "no voxel spacing, where it is needed",
+    "other_unit": "values of another unit, or none",
     # copies
     "identical_images": "identical images of different patients",
     "near_duplicates": "nearly identical images of different patients",

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from medgcsam.pipeline.stages import Stage, divisible, stages
+from medgcsam.config.patches import LONGEST
+from medgcsam.errors import ConfigError
+from medgcsam.pipeline.stages import Stage, allowing, divisible, nearest, shown, stages, why_odd
 
 STEP_SECONDS = 0.25
 """What a gradient may take where a CPU, or a network made for one, sets the pace."""
@@ -31,28 +33,30 @@ SWIN_FACTOR = 32
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one network. ``width``: channels of its first stage. ``levels``: most resolutions that are planned.
+    """Of one network. ``width``: channels of its first stage. ``fewest``: resolutions that it needs. ``levels``: most
+    that are planned.
 
     ``bytes``, ``seconds``: by dimensions, memory per voxel and CPU time per million voxels.
     """
 
     width: int
+    fewest: int
     levels: int
     bytes: dict[int, float]
     seconds: dict[int, float]
 
 
 COSTS = {
-    "unet": Cost(32, 6, {2: 1663, 3: 959}, {2: 3.8, 3: 4.2}),
-    "segresnet": Cost(32, 5, {2: 3126, 3: 1905}, {2: 11.0, 3: 14.0}),
-    "dynunet": Cost(32, 6, {2: 2501, 3: 1713}, {2: 8.0, 3: 12.0}),
-    "swin_unetr": Cost(48, 6, {2: 7299, 3: 6297}, {2: 20.0, 3: 60.0}),
-    "attention_unet": Cost(32, 5, {2: 3055, 3: 2148}, {2: 9.0, 3: 14.0}),
-    "unet_small": Cost(16, 5, {2: 300, 3: 146}, {2: 0.8, 3: 0.45}),
-    "segresnet_small": Cost(16, 5, {2: 302, 3: 150}, {2: 0.8, 3: 0.55}),
-    "dynunet_small": Cost(16, 5, {2: 300, 3: 139}, {2: 0.8, 3: 0.55}),
-    "swin_unetr_small": Cost(12, 6, {2: 837, 3: 440}, {2: 1.4, 3: 1.2}),
-    "attention_unet_small": Cost(16, 5, {2: 388, 3: 168}, {2: 0.8, 3: 0.55}),
+    "unet": Cost(32, 2, 6, {2: 1663, 3: 959}, {2: 3.8, 3: 4.2}),
+    "segresnet": Cost(32, 2, 5, {2: 3126, 3: 1905}, {2: 11.0, 3: 14.0}),
+    "dynunet": Cost(32, 3, 6, {2: 2501, 3: 1713}, {2: 8.0, 3: 12.0}),
+    "swin_unetr": Cost(48, 1, 6, {2: 7299, 3: 6297}, {2: 20.0, 3: 60.0}),
+    "attention_unet": Cost(32, 2, 5, {2: 3055, 3: 2148}, {2: 9.0, 3: 14.0}),
+    "unet_small": Cost(16, 2, 5, {2: 300, 3: 146}, {2: 0.8, 3: 0.45}),
+    "segresnet_small": Cost(16, 3, 5, {2: 302, 3: 150}, {2: 0.8, 3: 0.55}),
+    "dynunet_small": Cost(16, 4, 5, {2: 300, 3: 139}, {2: 0.8, 3: 0.55}),
+    "swin_unetr_small": Cost(12, 1, 6, {2: 837, 3: 440}, {2: 1.4, 3: 1.2}),
+    "attention_unet_small": Cost(16, 3, 5, {2: 388, 3: 168}, {2: 0.8, 3: 0.55}),
 }
 
 
@@ -92,10 +96,22 @@ def step_gb(network: str, width: int, patch: Sequence[int], batch_size: int) -> 
 def network_stages(
     network: str, patch: Sequence[int], spacing: Sequence[float] | None, levels: int | None = None
 ) -> list[Stage]:
-    """``stages`` for a network; ``levels`` None for as many as are sensible. Swin UNETR has its own in any case."""
+    """``stages`` for a network; ``levels`` None for as many as are sensible. Swin UNETR has its own in any case.
+
+    Raises ConfigError for ``levels`` that the patch does not allow, and a patch that allows fewer than are needed.
+    """
     if network.startswith("swin"):
         return stages(patch, spacing)
-    return stages(patch, spacing, levels) if levels is not None else stages(patch, spacing)[: COSTS[network].levels]
+    if levels is not None:
+        return stages(patch, spacing, levels)
+    cost, found = COSTS[network], stages(patch, spacing)
+    if len(found) < cost.fewest:
+        allows = f"patches.size: {shown(patch)} allows {len(found)} of the {cost.fewest} resolutions of {network}"
+        if sizes := nearest(patch, spacing, cost.fewest, most=cost.levels):
+            raise ConfigError(f"{allows}, as {why_odd(patch, found)}; take {sizes}.")
+        enough = shown(allowing(patch, spacing, cost.fewest))
+        raise ConfigError(f"{allows}; take {enough} or more, or another network.")
+    return found[: cost.levels]
 
 
 def largest_patch(
@@ -104,9 +120,9 @@ def largest_patch(
     """The median shape, made divisible, and shrunk until FEWEST_IMAGES patches have at most ``voxels``.
 
     The axis that is longest in proportion to the median is shortened first, so that a patch keeps the proportions of
-    what it is cut from; an axis of SMALLEST_PATCH or less is left.
+    what it is cut from; an axis of SMALLEST_PATCH or less is left. No axis is longer than LONGEST.
     """
-    patch = _fitted(median, spacing, network, levels)
+    patch = _fitted([min(n, LONGEST) for n in median], spacing, network, levels)
     while prod(patch) * FEWEST_IMAGES > voxels:
         order = sorted(range(len(patch)), key=lambda axis: (patch[axis] / median[axis], patch[axis]), reverse=True)
         shorter = (_shorter(patch, axis, spacing, network, levels) for axis in order)
@@ -121,7 +137,9 @@ def _fitted(shape: Sequence[int], spacing: Sequence[float] | None, network: str,
     if network.startswith("swin"):
         patch = tuple(-(-n // SWIN_FACTOR) * SWIN_FACTOR for n in shape)
         return patch if max(patch) > SWIN_FACTOR else (2 * SWIN_FACTOR, *patch[1:])
-    return divisible(shape, spacing, levels or COSTS[network].levels)
+    cost = COSTS[network]
+    patch = divisible(shape, spacing, levels or cost.levels)
+    return patch if levels is not None else allowing(patch, spacing, cost.fewest)
 
 
 def _shorter(

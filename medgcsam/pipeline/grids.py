@@ -9,8 +9,9 @@ skipped. All work is done in slabs of the first axis, so that memory stays bound
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -112,8 +113,8 @@ def resample_label(label: np.ndarray, size: Sequence[int], *, structures: int, o
     """A label on a grid of ``size`` voxels: uint8, (1, *size) of numbers, or (structures, *size) of 0 and 1.
 
     label: (1, *old) of numbers up to ``structures``, or (structures, *old) of 0 and 1 where they overlap.
-    A voxel goes to the structure, or to the background, that fills most of it. Where a structure and the background
-    fill it equally, the old voxel nearest to its centre decides; of two structures the lower number is taken.
+    A voxel goes to the structure, or to the background, that fills most of it; ``_untied`` says which of two that fill
+    it equally. A mirrored label becomes the mirrored result.
     """
     if tuple(label.shape[1:]) == tuple(size):
         return label.astype(np.uint8)
@@ -140,15 +141,29 @@ def back_to_grid(probabilities: np.ndarray, grid: Grid, *, overlapping: bool) ->
     what has a probability over one half. Equal ones go to the lower number. Probabilities are interpolated, and the
     decision is made on the file's own voxels.
     """
-    channels = len(probabilities) if overlapping else 1
-    label = np.zeros((channels, *grid.shape), np.uint8 if overlapping else np.int16)
+    return mean_to_grid([(probabilities, grid)], overlapping=overlapping)
+
+
+def mean_to_grid(parts: Sequence[tuple[np.ndarray, Grid]], *, overlapping: bool) -> np.ndarray:
+    """The same of the mean of several networks' probabilities of one image, each on the grid of its network.
+
+    No more than a slab of the mean is ever held, so that beside the label memory does not grow with the image.
+    """
+    (first, grid), outputs = parts[0], len(parts[0][0])
+    label = np.zeros((outputs if overlapping else 1, *grid.shape), np.uint8 if overlapping else np.int16)
     target = canonical(label, grid)
-    axes = [_taps(old, new) for old, new in zip(grid.size, grid.turned, strict=True)]
-    # An interpolated voxel is background where all that it is made of are: only the others are looked at.
-    reached = _reached(_decided(probabilities, overlapping), axes)
+    ways = [[_taps(old, new) for old, new in zip(own.size, own.turned, strict=True)] for _, own in parts]
+    # An interpolated voxel is background where all that it is made of are: only the others are looked at. And so is
+    # the mean of what is background to every network.
+    reached = _united(
+        _reached(_decided(values, overlapping), axes) for (values, _), axes in zip(parts, ways, strict=True)
+    )
     if reached is not None:
-        for box in _slabs(reached, len(probabilities)):
-            target[(slice(None), *box)] = _decide(_resampled(probabilities, axes, box), overlapping)
+        for box in _slabs(reached, outputs):
+            total = _resampled(first, ways[0], box)
+            for (values, _), axes in zip(parts[1:], ways[1:], strict=True):
+                total = total + _resampled(values, axes, box)
+            target[(slice(None), *box)] = _decide(total, overlapping, of=len(parts))
     return label
 
 
@@ -253,7 +268,8 @@ def _reached(box: Box | None, axes: Sequence[_Taps]) -> Box | None:
 def _majority(plane: np.ndarray, axes: Sequence[_Taps], box: Box, reached: Sequence[tuple[int, Box]]) -> np.ndarray:
     """uint8 numbers in one box of the new grid; ``reached`` are the numbers that occur, and how far each reaches."""
     best = np.zeros([part.stop - part.start for part in box], np.float32)
-    background, label = np.ones_like(best), np.zeros(best.shape, np.uint8)
+    background = np.ones_like(best)
+    low, high = np.zeros((2, *best.shape), np.uint8)  # the lowest and the highest number of those that fill most
     for number, own in reached:
         own = tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(own, box, strict=True))
         if any(part.start >= part.stop for part in own):
@@ -263,22 +279,46 @@ def _majority(plane: np.ndarray, axes: Sequence[_Taps], box: Box, reached: Seque
         ]
         here = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(own, box, strict=True))
         background[here] -= share
-        more = share > best[here] + TIE
-        label[here][more] = number
+        low[here][share > best[here] + TIE] = number
+        high[here][share > best[here] - TIE] = number
         np.maximum(best[here], share, out=best[here])
-    label[best < background - TIE] = 0
-    tied = np.argwhere(np.abs(best - background) <= TIE)
-    if len(tied):
-        old = [
-            np.ceil((tied[:, a] + box[a].start + 0.5) * plane.shape[a] / len(axes[a][0]) - 1 - 1e-6).astype(int).clip(0)
-            for a in range(plane.ndim)
-        ]
-        label[tuple(tied.T)] = plane[tuple(old)]
-    return label
+    low[best < background + TIE] = 0
+    high[best < background - TIE] = 0
+    tied = np.nonzero(low != high)
+    if len(tied[0]):
+        new = [index + part.start for index, part in zip(tied, box, strict=True)]
+        low[tied] = _untied(plane, [len(index) for index, _ in axes], new, low[tied], high[tied])
+    return low
 
 
-def _decide(probabilities: np.ndarray, overlapping: bool) -> np.ndarray:
-    return probabilities > 0.5 if overlapping else probabilities.argmax(0)[None]
+def _untied(
+    plane: np.ndarray, size: Sequence[int], new: Sequence[np.ndarray], low: np.ndarray, high: np.ndarray
+) -> np.ndarray:
+    """Of two numbers that fill a voxel equally, the one it goes to, (voxels,).
+
+    new: for each axis, the indices (voxels,) in the new grid of ``size``. low, high: the two, (voxels,).
+
+    The old voxels nearest to its centre decide, two along an axis where it lies midway. Where they are equal too, the
+    two take turns with the distance from the middle of the volume, along the axes on which these voxels differ: so a
+    flat face stays flat. None of this knows the direction of an axis, or is for one of the two.
+    """
+    corners = np.empty(((2,) * plane.ndim) + low.shape, plane.dtype)
+    centre = [(at + 0.5) * old / n - 0.5 for at, old, n in zip(new, plane.shape, size, strict=True)]
+    nearest = [(np.ceil(at - 0.5 - 1e-6).astype(int), np.floor(at + 0.5 + 1e-6).astype(int)) for at in centre]
+    for corner in product((0, 1), repeat=plane.ndim):
+        corners[corner] = plane[tuple(pair[side] for pair, side in zip(nearest, corner, strict=True))]
+    others = tuple(range(plane.ndim - 1))
+    votes = (corners == high).sum((*others, plane.ndim - 1)) - (corners == low).sum((*others, plane.ndim - 1))
+    turns = np.zeros(low.shape, int)
+    for axis, (at, n) in enumerate(zip(new, size, strict=True)):
+        differs = (corners.take(0, axis) != corners.take(1, axis)).any(others)
+        turns += differs * (np.abs(2 * at + 1 - n) // 2)
+    return np.where((votes > 0) | ((votes == 0) & (turns % 2 == 1)), high, low)
+
+
+def _decide(probabilities: np.ndarray, overlapping: bool, of: int = 1) -> np.ndarray:
+    """Of the sum of the probabilities of ``of`` networks."""
+    return probabilities > 0.5 * of if overlapping else probabilities.argmax(0)[None]
 
 
 def _decided(probabilities: np.ndarray, overlapping: bool) -> Box | None:
@@ -290,6 +330,12 @@ def _decided(probabilities: np.ndarray, overlapping: bool) -> Box | None:
         if box is not None:
             first = slice(box[0].start + slab[0].start, box[0].stop + slab[0].start)
             found.append((first, *box[1:]))
+    return _united(found)
+
+
+def _united(boxes: Iterable[Box | None]) -> Box | None:
+    """The smallest box that holds all of them; None where there is none."""
+    found = [box for box in boxes if box is not None]
     if not found:
         return None
     return tuple(slice(min(b[a].start for b in found), max(b[a].stop for b in found)) for a in range(len(found[0])))

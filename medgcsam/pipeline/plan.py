@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from medgcsam.errors import DataError
+from medgcsam.config.checks import cross_checks
+from medgcsam.errors import ConfigError, DataError
 from medgcsam.pipeline.budget import (
     COSTS,
     FEWEST_IMAGES,
@@ -28,6 +29,7 @@ from medgcsam.pipeline.budget import (
 from medgcsam.pipeline.grids import resampled_size
 from medgcsam.pipeline.stages import Stage
 from medgcsam.pipeline.survey import Surveyed
+from medgcsam.pipeline.volumes import luminance
 
 ANISOTROPIC = 3.0
 """A set is anisotropic where one axis is this many times coarser, and has this many times fewer voxels, than others."""
@@ -62,11 +64,13 @@ def make_plan(config: Any, surveyed: Sequence[Surveyed], *, device_memory_gb: fl
     surveyed: the images of the TRAINING patients alone, none of them faulty.
     device_memory_gb: of the GPU that trains; None for a CPU.
     Raises DataError for images that do not go together (pictures and volumes, HU and raw values), and where no training
-    image has a structure; ConfigError for ``network.levels`` that the patch does not allow.
+    image has a structure; ConfigError for ``network.levels`` that the patch does not allow, for a patch too small for
+    the network, and for sizes or spacings of another number of axes than the images have.
     """
     plan, image, network = Plan(), config.image, config.network
     dimensions = plan.settle("image.dimensions", image.dimensions, lambda: _dimensions(surveyed))
     layouts = _layouts(surveyed, dimensions)
+    _check_axes(config, dimensions)
     spacing = plan.settle("image.spacing", image.spacing, lambda: _spacing(layouts))
     _plan_intensity(plan, image, surveyed)
     fit = image.size if dimensions == 2 else None
@@ -105,6 +109,26 @@ def resolved(config: Any, plan: Plan) -> Any:
     return config.model_copy(update=changed)
 
 
+def continued(config: Any, plan: Plan, surveyed: Sequence[Surveyed]) -> Plan:
+    """``plan`` of a run that was begun, whatever device goes on with it.
+
+    Raises ConfigError naming the keys that are ``auto`` in ``config`` and that it does not hold; else as ``make_plan``.
+    """
+    missing = make_plan(resolved(config, plan), surveyed, device_memory_gb=None).values
+    if missing:
+        raise ConfigError(
+            f"{', '.join(missing)}: the plan that this run was begun with says nothing of that; give the new run "
+            "another name, or begin anew with --restart."
+        )
+    return plan
+
+
+def check_resolved(config: Any) -> None:
+    """Raise ConfigError where planned numbers contradict what is configured, as a small batch can."""
+    for keys, message in cross_checks(config):
+        raise ConfigError(f"{'.'.join(keys[0])}: {message} (as planned from the images).")
+
+
 def stages_of(config: Any) -> list[Stage]:
     """(kernel, stride) of each resolution of the network of a resolved configuration."""
     return network_stages(config.network.name, config.patches.size, config.image.spacing, config.network.levels)
@@ -135,6 +159,17 @@ def _layouts(surveyed: Sequence[Surveyed], dimensions: int) -> list[tuple[tuple[
     return found
 
 
+def _check_axes(config: Any, dimensions: int) -> None:
+    """Raise ConfigError for lengths that are given for another number of axes."""
+    what = "pictures" if dimensions == 2 else "volumes"
+    for key, given in (("image.spacing", config.image.spacing), ("patches.size", config.patches.size)):
+        if given not in ("auto", None) and len(given) != dimensions:
+            raise ConfigError(
+                f"{key}: {list(given)} has {len(given)} numbers, but the training images are {what}; give {dimensions} "
+                "numbers, one per axis, or auto."
+            )
+
+
 def _spacing(layouts: Sequence[tuple[tuple[int, ...], tuple[float, ...] | None]]) -> Settled:
     """Median per axis; of a strongly anisotropic set the 10th percentile along its coarse axis."""
     known = np.array([mm for _, mm in layouts if mm is not None])
@@ -157,21 +192,45 @@ def _spacing(layouts: Sequence[tuple[tuple[int, ...], tuple[float, ...] | None]]
 
 def _plan_intensity(plan: Plan, image: Any, surveyed: Sequence[Surveyed]) -> None:
     intensity = plan.settle("image.intensity", image.intensity, lambda: _intensity(surveyed))
-    foreground = np.concatenate([one.foreground for one in surveyed])
-    if intensity == "foreground" and "auto" in (image.clip, image.mean, image.std) and not len(foreground):
+    foreground = _foreground(surveyed, image.channels)
+    if intensity == "foreground" and "auto" in (image.clip, image.mean, image.std) and not foreground.size:
         raise DataError(
             "no mask of a training patient holds a structure, so there is nothing to learn; check the masks."
         )
-    taken = f"{len(foreground)} values inside the structures of {len(surveyed)} training images"
+    taken = f"{foreground.shape[1]} values inside the structures of {len(surveyed)} training images"
+    taken = f"each channel, of {taken}" if len(foreground) > 1 else taken
     unused = f"not used by image.intensity: {intensity}"
 
-    def of(compute: Callable[[], Any], what: str) -> Callable[[], Settled]:
-        return lambda: (compute(), f"{what} of {taken}") if intensity == "foreground" else (None, unused)
+    def of(compute: Callable[[np.ndarray], Any], what: str) -> Callable[[], Settled]:
+        if intensity != "foreground":
+            return lambda: (None, unused)
+        return lambda: (_each(foreground, compute), f"{what} of {taken}")
 
     low, high = PERCENTILES
-    plan.settle("image.clip", image.clip, of(lambda: _clip(foreground), f"{low} and {high} percentile"))
-    plan.settle("image.mean", image.mean, of(lambda: _round(foreground.mean(dtype=float), 6), "mean"))
-    plan.settle("image.std", image.std, of(lambda: _round(foreground.std(dtype=float), 6) or 1.0, "deviation"))
+    plan.settle("image.clip", image.clip, of(_clip, f"{low} and {high} percentile"))
+    plan.settle("image.mean", image.mean, of(lambda values: _round(values.mean(dtype=float), 6), "mean"))
+    plan.settle("image.std", image.std, of(lambda values: _round(values.std(dtype=float), 6) or 1.0, "deviation"))
+
+
+def _foreground(surveyed: Sequence[Surveyed], channels: int) -> np.ndarray:
+    """(channels, values) inside the structures of all images; (1, values) where one rule is for all channels.
+
+    It is for gray images and for the colours of pictures, which are one measurement.
+    """
+    samples = [np.atleast_2d(one.foreground) for one in surveyed]
+    if all(one.unit == "display" for one in surveyed):
+        samples = [
+            luminance(part)[None] if channels == 1 and len(part) == 3 else part.reshape(1, -1) for part in samples
+        ]
+    wanted = channels if any(len(part) == channels for part in samples) else 1
+    fitting = [np.broadcast_to(part, (wanted, part.shape[1])) for part in samples if len(part) in (1, wanted)]
+    return np.concatenate([np.empty((wanted, 0), np.float32), *fitting], axis=1)
+
+
+def _each(foreground: np.ndarray, compute: Callable[[np.ndarray], Any]) -> Any:
+    """What is computed of the values, or of those of each channel."""
+    found = tuple(compute(channel) for channel in foreground)
+    return found if len(found) > 1 else found[0]
 
 
 def _intensity(surveyed: Sequence[Surveyed]) -> Settled:

@@ -128,7 +128,9 @@ def _as_picture(image: Any) -> tuple[np.ndarray, tuple[float, float] | None]:
 def _to_channels(pixels: torch.Tensor, channels: int) -> torch.Tensor:
     """Gray to three equal channels, RGB to its luminance."""
     if pixels.shape[0] not in (1, 3):
-        raise DataError(f"it has {pixels.shape[0]} channels or frames, where 1 or 3 channels are needed")
+        raise DataError(
+            f"it has {pixels.shape[0]} channels or frames, where 1 or 3 are needed; name one by '#volume=0'"
+        )
     if pixels.shape[0] == channels:
         return pixels
     if channels == 3:

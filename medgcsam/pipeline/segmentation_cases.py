@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,15 +15,19 @@ import pandas
 from medgcsam.cohort import Split, make_split
 from medgcsam.config import Config
 from medgcsam.errors import ConfigError, DataError
+from medgcsam.evaluation.segmentation_names import colliding
 from medgcsam.intake import Dataset, open_dataset
 from medgcsam.intake.examine import file_of
+from medgcsam.intake.fault_kinds import KINDS
 from medgcsam.intake.workers import helpers
 from medgcsam.journal import Journal
+from medgcsam.pipeline.absent import check_structures
 from medgcsam.pipeline.few import few_patients
+from medgcsam.pipeline.fitting import Misfit, explain_faults, misfits
 from medgcsam.pipeline.partitioned import Partitioned
-from medgcsam.pipeline.plan import Plan, make_plan, resolved
+from medgcsam.pipeline.plan import Plan, check_resolved, continued, make_plan, resolved
 from medgcsam.pipeline.survey import Surveyed, survey
-from medgcsam.pipeline.volume_store import VolumeStore, build_volume_store, explain_faults
+from medgcsam.pipeline.volume_store import VolumeStore, build_volume_store
 from medgcsam.privacy import hash_id, load_salt
 
 SMOKE_PATIENTS = 12
@@ -57,14 +62,25 @@ class SegmentationCases(Partitioned):
 
 
 def prepare_segmentation(
-    config: Config, *, output: Path, cache: Path, journal: Journal, smoke: bool = False
+    config: Config,
+    *,
+    output: Path,
+    cache: Path,
+    journal: Journal,
+    smoke: bool = False,
+    begun: Plan | None = None,
+    accept: Callable[[Config, Sequence[str]], None] | None = None,
 ) -> SegmentationCases:
     """Open the data set, look at all images and masks, split the patients, plan by the training patients, prepare.
 
-    Rows without a mask are left out and counted. Images or masks that cannot be used are all named in one error, or
-    left out and counted with ``data.faulty_masks: exclude``. The split is made by the tables alone at first, so that a
-    fault in them stops before any image is decoded, and again with the digests of the decoded images, which show
-    identical images in two partitions. ``smoke`` keeps few patients.
+    Rows without a mask are left out and counted. Images or masks that are faulty or do not fit the job are all named in
+    one error, or left out and counted with ``data.faulty_masks: exclude``. The split is made by the tables alone at
+    first, so that a fault in them stops before any image is decoded, and again with the digests of the decoded images,
+    which show identical images in two partitions. ``smoke`` keeps few patients.
+
+    begun: the plan of a run that goes on, which is then not made anew.
+    accept: called with the planned configuration and the names of the structures before images are prepared, which may
+        take hours; raises what it has against them.
 
     Raises:
         ConfigError, DataError, MachineError: the sentence says what and where.
@@ -80,16 +96,22 @@ def prepare_segmentation(
     if smoke:
         dataset = _of(dataset, few_patients(dataset.table, SMOKE_PATIENTS), {})
     salt = load_salt(output)
-    split_by_tables(config, dataset, salt)
-    dataset, surveyed = look_at(config, dataset, numbers, cache=cache, journal=journal)
-    digests = pandas.DataFrame(
-        {"source": [seen.source for seen in surveyed], "pixels": [seen.digest for seen in surveyed]}, dtype=str
-    )
-    split = split_by_tables(config, dataset, salt, digests)
-    training = [surveyed[row] for row in np.flatnonzero((split.partition == "train").to_numpy())]
-    _check_structures(training, structures)
-    plan = make_plan(config, training, device_memory_gb=_device_memory_gb(config.training.device))
+    split = split_by_tables(config, dataset, salt)
+    surveyed = look_at(config, dataset.table, numbers, cache=cache, journal=journal)
+    dataset, surveyed, split = without_unusable(config, dataset, surveyed, split, salt)
+    rows = np.flatnonzero((split.partition == "train").to_numpy())
+    training, table = [surveyed[row] for row in rows], dataset.table.iloc[rows]
+    check_structures(training, structures, list(zip(table["image"], table["mask"], strict=True)), config.image)
+    if config.training.select == "dice":
+        _check_validation([surveyed[row] for row in np.flatnonzero((split.partition == "validation").to_numpy())])
+    if begun is None:
+        plan = make_plan(config, training, device_memory_gb=_device_memory_gb(config.training.device))
+    else:
+        plan = continued(config, begun, training)
     config = resolved(config, plan)
+    check_resolved(config)
+    if accept is not None:
+        accept(config, structures)
     store = load_volumes(config, dataset.table, numbers, cache=cache, journal=journal)
     return SegmentationCases(
         dataset, dataset.table, structures, config.data.overlapping, surveyed, store, split, plan, config, salt,
@@ -100,7 +122,7 @@ def prepare_segmentation(
 def structures_of(config: Config, dataset: Dataset) -> tuple[tuple[str, ...], Mapping[str, int]]:
     """Names of the structures in the order of their numbers, and ``names`` for ``read_label``.
 
-    Raises ConfigError where nobody names them, or their numbers do not run from 1.
+    Raises ConfigError where nobody names them, their numbers do not run from 1, or two metrics would have one name.
     """
     numbers = dataset.structures
     if not numbers:
@@ -120,6 +142,8 @@ def structures_of(config: Config, dataset: Dataset) -> tuple[tuple[str, ...], Ma
             f"data.structures: the numbers of the structures ({', '.join(map(str, sorted(set(numbers.values()))))}) "
             f"must run from 1 without a gap, to {MOST_STRUCTURES} at most."
         )
+    if said := colliding(names):
+        raise ConfigError(f"data.structures: {said} in metrics.json; give the structure another name.")
     return names, numbers
 
 
@@ -139,25 +163,54 @@ def split_by_tables(config: Config, dataset: Dataset, salt: bytes, digests: pand
 
 
 def look_at(
-    config: Config, dataset: Dataset, numbers: Mapping[str, int], *, cache: Path, journal: Journal
-) -> tuple[Dataset, list[Surveyed]]:
-    """The survey of all rows, and the data set without those that are faulty.
-
-    Raises DataError naming what is faulty, unless ``data.faulty_masks`` says to leave it out.
-    """
-    table = dataset.table
+    config: Config, table: pandas.DataFrame, numbers: Mapping[str, int], *, cache: Path, journal: Journal
+) -> list[Surveyed]:
+    """The survey of all rows, with a progress bar."""
+    images = list(table["image"])
     with journal.bar("looking at images and masks") as advance:
-        surveyed = survey(
-            list(table["image"]), list(table["mask"]), config, structures=numbers, cache=cache,
-            workers=worker_count(config.pipeline.workers, list(table["image"])), progress=advance,
-        )  # fmt: skip
-    faults = {row: seen.fault for row, seen in enumerate(surveyed) if seen.fault is not None}
-    if not faults:
-        return dataset, surveyed
-    if config.data.faulty_masks == "error" or len(faults) == len(surveyed):
-        raise DataError(explain_faults(list(table["image"]), faults))
-    kept = [row for row in range(len(table)) if row not in faults]
-    return _of(dataset, table.iloc[kept], {FAULTY: len(faults)}), [surveyed[row] for row in kept]
+        workers = worker_count(config.pipeline.workers, images)
+        return survey(
+            images, list(table["mask"]), config, structures=numbers, cache=cache, workers=workers, progress=advance
+        )
+
+
+def without_unusable(
+    config: Config, dataset: Dataset, surveyed: list[Surveyed], split: Split, salt: bytes
+) -> tuple[Dataset, list[Surveyed], Split]:
+    """Data set, survey and split, by tables and digests, without images and masks that are faulty or do not fit.
+
+    split: of all rows, by the tables. What fits is decided by its training rows, and by those of each further split
+    that leaving images out makes necessary, until nothing is left that does not fit.
+    Raises DataError naming all that cannot be used, unless ``data.faulty_masks`` says to leave it out.
+    """
+    digests = None
+    while True:
+        training = np.flatnonzero((split.partition == "train").to_numpy())
+        unfit = misfits(surveyed, training.tolist(), config.image)
+        faulty = {row: seen.fault for row, seen in enumerate(surveyed) if seen.fault is not None}
+        if unfit or faulty:
+            dataset, surveyed = _left_out(config, dataset, surveyed, faulty, unfit)
+        elif digests is not None:
+            return dataset, surveyed, split
+        digests = pandas.DataFrame(
+            {"source": [seen.source for seen in surveyed], "pixels": [seen.digest for seen in surveyed]}, dtype=str
+        )
+        split = split_by_tables(config, dataset, salt, digests)
+
+
+def _left_out(
+    config: Config, dataset: Dataset, surveyed: list[Surveyed], faulty: Mapping[int, str], unfit: Mapping[int, Misfit]
+) -> tuple[Dataset, list[Surveyed]]:
+    """The rows that are neither faulty nor unfit; the others are counted, or named in an error."""
+    images = list(dataset.table["image"])
+    told = dict(faulty) | {row: f"{images[row]} {misfit.sentence}" for row, misfit in unfit.items()}
+    can_exclude = config.data.faulty_masks == "error" and len(told) < len(images)
+    if config.data.faulty_masks == "error" or len(told) == len(images):
+        raise DataError(explain_faults(images, list(dataset.table["mask"]), told, can_exclude=can_exclude))
+    reasons = Counter({FAULTY: len(faulty)} if faulty else {})
+    reasons.update(KINDS[misfit.kind] for misfit in unfit.values())
+    kept = [row for row in range(len(images)) if row not in told]
+    return _of(dataset, dataset.table.iloc[kept], reasons), [surveyed[row] for row in kept]
 
 
 def load_volumes(
@@ -207,13 +260,12 @@ def _of(dataset: Dataset, table: pandas.DataFrame, excluded: Mapping[str, int]) 
     return dataclasses.replace(dataset, table=table, excluded=counts)
 
 
-def _check_structures(training: Sequence[Surveyed], structures: Sequence[str]) -> None:
-    voxels = np.array([seen.voxels for seen in training])
-    absent = [name for name, found in zip(structures, voxels.any(0), strict=True) if not found]
-    if absent:
+def _check_validation(validation: Sequence[Surveyed]) -> None:
+    """Raise DataError where Dice, which selects the epoch, has nothing to be measured on."""
+    if not any(any(seen.voxels) for seen in validation):
         raise DataError(
-            f"no mask of a training patient holds {', '.join(absent)}, so it cannot be learned; check the masks and "
-            "data.structures, or take it out."
+            f"none of the {len(validation)} masks of validation patients holds a structure, so no epoch can be chosen "
+            "by Dice: set training.select=loss, or take another split, such as by split.seed."
         )
 
 

@@ -7,6 +7,8 @@ long as the shortest, so that voxels become cubes on the way down, and a kernel 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
+from math import prod
 
 from medgcsam.errors import ConfigError
 
@@ -29,6 +31,19 @@ def stages(patch: Sequence[int], spacing: Sequence[float] | None, levels: int | 
     more than that (3 x SMALLEST or more before), as in nnU-Net.
     Raises ConfigError where the patch is too small for ``levels``, or they are less than 1.
     """
+    found = _walk(patch, spacing, levels)
+    if levels is not None and len(found) != levels:
+        wanted = f"network.levels: {levels} are not possible with a patch of {shown(patch)}, which allows {len(found)}"
+        if sizes := nearest(patch, spacing, levels, most=levels):
+            raise ConfigError(f"{wanted}: {why_odd(patch, found)}; take patches.size {sizes}, or lower network.levels.")
+        raise ConfigError(
+            f"{wanted}; lower network.levels, or enlarge patches.size to a number that can be halved as often."
+        )
+    return found
+
+
+def _walk(patch: Sequence[int], spacing: Sequence[float] | None, levels: int | None = None) -> list[Stage]:
+    """``stages``, or as many of ``levels`` as the patch allows."""
     size, step = [int(n) for n in patch], _lengths(patch, spacing)
     kernel = _kernel(size, step, [1] * len(size))
     found: list[Stage] = [(tuple(kernel), (1,) * len(size))]
@@ -41,12 +56,6 @@ def stages(patch: Sequence[int], spacing: Sequence[float] | None, levels: int | 
         step = [mm * s for mm, s in zip(step, stride, strict=True)]
         kernel = _kernel(size, step, kernel)
         found.append((tuple(kernel), tuple(stride)))
-    if levels is not None and len(found) != levels:
-        shape = " x ".join(str(n) for n in patch)
-        raise ConfigError(
-            f"network.levels: {levels} are not possible with a patch of {shape}, which allows {len(found)}; lower "
-            "network.levels, or enlarge patches.size to a number that can be halved as often."
-        )
     return found
 
 
@@ -59,6 +68,48 @@ def divisible(patch: Sequence[int], spacing: Sequence[float] | None, levels: int
             size[axis], step[axis], factor[axis] = -(-size[axis] // 2), step[axis] * 2, factor[axis] * 2
         left = None if left is None else left - 1
     return tuple(-(-n // f) * f for n, f in zip(patch, factor, strict=True))
+
+
+def allowing(patch: Sequence[int], spacing: Sequence[float] | None, levels: int) -> tuple[int, ...]:
+    """The patch, enlarged so that it allows ``levels``: of what does, the one with the fewest voxels."""
+    if len(_walk(patch, spacing)) >= levels:
+        return tuple(patch)
+    # Together axes end at SMALLEST; one alone is halved only down to 3 x SMALLEST / 2, see ``_halved``.
+    ends = (0, SMALLEST * 2 ** (levels - 1), 3 * SMALLEST // 2 * 2 ** (levels - 1))
+    least = (tuple(max(pair) for pair in zip(patch, ends, strict=True)) for ends in product(ends, repeat=len(patch)))
+    tried = (divisible(each, spacing, levels) for each in least)
+    return min((each for each in tried if len(_walk(each, spacing)) >= levels), key=lambda each: (prod(each), each))
+
+
+def nearest(patch: Sequence[int], spacing: Sequence[float] | None, fewest: int, *, most: int) -> str:
+    """The next smaller and larger patch that can be halved as their lengths suggest, such as "32 x 32 or 40 x 40".
+
+    They allow ``fewest`` resolutions; divisibility is for ``most``. Empty where there are none: the patch is too small.
+    """
+    larger = divisible(patch, spacing, most)
+    by = factors(_walk(larger, spacing, most))
+    smaller = tuple(n // factor * factor for n, factor in zip(patch, by, strict=True))
+    found = [size for size in (smaller, larger) if min(size) > 0 and len(_walk(size, spacing)) >= fewest]
+    return " or ".join(dict.fromkeys(shown(size) for size in found))
+
+
+def why_odd(patch: Sequence[int], found: Sequence[Stage]) -> str:
+    """Which lengths of a patch end its halving because they become odd."""
+    left = {n: n // factor for n, factor in zip(patch, factors(found), strict=True)}
+    odd = [n for n, rest in left.items() if rest % 2 and rest >= 2 * SMALLEST]
+    return " and ".join(_how_often(n) for n in odd)
+
+
+def _how_often(length: int) -> str:
+    times = (length & -length).bit_length() - 1
+    if times == 0:
+        return f"{length} is odd and cannot be halved"
+    return f"{length} can be halved only {'once' if times == 1 else f'{times} times'}"
+
+
+def shown(patch: Sequence[int]) -> str:
+    """A shape in words: 32 x 32."""
+    return " x ".join(str(n) for n in patch)
 
 
 def factors(found: Sequence[Stage]) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ from medgcsam.pipeline.sources import source_digests
 from medgcsam.pipeline.store import machine_errors
 from medgcsam.pipeline.volumes import read_pair
 
-FORMAT = 1
+FORMAT = 3
 """Raise it when reading or looking changes: what was kept before is then not used."""
 SAMPLES = 2000
 """Values inside the structures that are kept of an image."""
@@ -45,7 +45,7 @@ class Surveyed:
     picture_spacing: their mm.
     channels, unit, modality: as in ``Image``.
     voxels: of each structure.
-    foreground: float32, at most SAMPLES values of the first channel inside the structures, evenly spread.
+    foreground: float32 (channels, values), at most SAMPLES voxels inside the structures, evenly spread.
     low, high: smallest and largest value of the first channel.
     digest: of the decoded pixels. source, masks: of the files of the image and of its masks.
     """
@@ -58,7 +58,7 @@ class Surveyed:
     unit: str = ""
     modality: str = ""
     voxels: tuple[int, ...] = ()
-    foreground: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32), compare=False, repr=False)
+    foreground: np.ndarray = field(default_factory=lambda: np.empty((1, 0), np.float32), compare=False, repr=False)
     low: float = 0.0
     high: float = 0.0
     digest: str = ""
@@ -127,7 +127,7 @@ def examine_pair(image: Image, label: np.ndarray, *, structures: int, overlappin
     dimensions = len(image.spatial_shape)
     grid = grid_for(image, dimensions=dimensions, spacing=None)
     flat = grid_for(image, dimensions=2, spacing=None) if dimensions == 2 or image.spatial_shape[2] == 1 else None
-    gray, inside = canonical(image.array[:1], grid)[0], canonical(label, grid)
+    values, inside = canonical(image.array, grid), canonical(label, grid)
     if overlapping:
         voxels = [int(np.count_nonzero(channel)) for channel in inside]
     else:
@@ -143,9 +143,9 @@ def examine_pair(image: Image, label: np.ndarray, *, structures: int, overlappin
         unit=image.unit,
         modality=str(image.source.get("modality", "")),
         voxels=tuple(voxels),
-        foreground=gray[np.unravel_index(chosen, gray.shape)].astype(np.float32),
-        low=float(gray.min()),
-        high=float(gray.max()),
+        foreground=values[(slice(None), *np.unravel_index(chosen, values.shape[1:]))].astype(np.float32),
+        low=float(values[0].min()),
+        high=float(values[0].max()),
         digest=pixel_digest(image),
     )
 

@@ -21,18 +21,17 @@ import pandas as pd
 
 from medgcsam.errors import DataError, MachineError
 from medgcsam.intake.workers import in_order
+from medgcsam.pipeline.fitting import explain_faults
 from medgcsam.pipeline.grids import Grid, resampled_size
 from medgcsam.pipeline.store import exclusive, machine_errors
 from medgcsam.pipeline.survey import Progress, Surveyed, pair_digests, survey
 from medgcsam.pipeline.volume_writer import Job, VolumeWriter, prepare_pair
 from medgcsam.pipeline.volumes import prepare_volume
 
-__all__ = ["VolumeStore", "build_volume_store", "explain_faults", "open_volume_store", "prepare_volume", "store_fields"]
+__all__ = ["VolumeStore", "build_volume_store", "open_volume_store", "prepare_volume", "store_fields"]
 
-FORMAT = 1
+FORMAT = 3
 """Part of every key: raise it when preparation or the layout of the folder changes."""
-NAMED = 20
-"""Faulty images named in an error message."""
 _IMAGE_FIELDS = ("dimensions", "spacing", "channels", "intensity", "irregular", "pet", "orientation")
 
 
@@ -207,7 +206,7 @@ def _build(
         row: _misfit(images[row], config) for row, size in enumerate(sizes) if size is None and row not in faults
     }
     if faults:
-        raise DataError(explain_faults(images, faults))
+        raise DataError(explain_faults(images, masks, faults))
     starts = np.concatenate([[0], np.cumsum([prod(size) for size in sizes], dtype=np.int64)])
     number = max(structures.values())
     writer = VolumeWriter(
@@ -236,7 +235,7 @@ def _build(
         writer.close()
     if faults:
         writer.discard()  # its key names the faulty files, so a corrected set never comes back to it
-        raise DataError(explain_faults(images, faults))
+        raise DataError(explain_faults(images, masks, faults))
 
 
 def _size(seen: Surveyed, image: Any) -> tuple[int, ...] | None:
@@ -252,13 +251,3 @@ def _size(seen: Surveyed, image: Any) -> tuple[int, ...] | None:
 def _misfit(reference: str, config: Any) -> str:
     other = "a volume of several slices" if config.image.dimensions == 2 else "a picture"
     return f"{reference} is {other}, where image.dimensions is {config.image.dimensions}"
-
-
-def explain_faults(images: Sequence[str], faults: Mapping[int, str]) -> str:
-    """One sentence that names the images or masks that cannot be used, by row."""
-    named = "; ".join(faults[row].rstrip(".") for row in sorted(faults)[:NAMED])
-    more = f"; and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
-    return (
-        f"{len(faults)} of {len(images)} images or masks cannot be used ({named}{more}): correct them, give their "
-        "rows a reason in the column 'exclude', or set data.faulty_masks: exclude; 'medgcsam check' lists all."
-    )

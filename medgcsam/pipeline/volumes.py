@@ -30,7 +30,10 @@ def prepare_volume(image: Image, config: Any) -> tuple[np.ndarray, Grid]:
     - display: 0..1 as they are displayed
     - percentile: the image's 0.5th to 99.5th percentile become 0..1
     - zscore: mean 0 and deviation 1 over the image's voxels other than 0
-    - foreground: cut to ``clip``, then (value - ``mean``) / ``std``
+    - foreground: cut to ``clip``, then (value - ``mean``) / ``std``; each one for all channels, or one per channel
+
+    Channels are measurements of different things, so percentile and zscore take each by itself; red, green and blue of
+    a picture (unit ``display``) are taken together.
 
     Raises DataError for an image that ``grid_for`` refuses, for the wrong number of channels, and for ``display`` of
     values without a display range.
@@ -68,16 +71,34 @@ def read_pair(
     return read, label.array
 
 
+def wrong_channels(found: int, unit: str, channels: int) -> str | None:
+    """What is wrong with an image of ``found`` channels, in words that go on after "it"; None where it fits.
+
+    Beside the number asked for, gray fits three channels (of a network that was made for colour), and a colour picture
+    one.
+    """
+    if found == channels or (found, channels) == (1, 3) or (found == 3 and channels == 1 and unit == "display"):
+        return None
+    said = f"has {found} channel{'s or frames' * (found > 1)}, where image.channels is {channels}"
+    one = "" if found == 1 else ", or name one of them in the manifest by '#volume=0'"
+    return f"{said}; set image.channels to {found} if all images have as many{one}"
+
+
 def _to_channels(image: Image, channels: int) -> np.ndarray:
     """Gray to three equal channels, a colour picture to its luminance."""
     array = image.array
+    if wrong := wrong_channels(len(array), image.unit, channels):
+        raise DataError(f"it {wrong}")
     if len(array) == channels:
         return array
     if len(array) == 1:
         return np.broadcast_to(array, (channels, *array.shape[1:]))
-    if len(array) == 3 and channels == 1 and image.unit == "display":
-        return np.tensordot(np.float32(LUMINANCE), array, (0, 0))[None]
-    raise DataError(f"it has {len(array)} channels or frames, where image.channels is {channels}")
+    return luminance(array)[None]
+
+
+def luminance(colours: np.ndarray) -> np.ndarray:
+    """(3, ...) red, green and blue as gray (...)."""
+    return np.tensordot(np.float32(LUMINANCE), colours, (0, 0))
 
 
 def _intensity(array: np.ndarray, unit: str, config: Any) -> Callable[[np.ndarray], np.ndarray]:
@@ -87,25 +108,42 @@ def _intensity(array: np.ndarray, unit: str, config: Any) -> Callable[[np.ndarra
             raise DataError(f"its values ({unit}) have no display range, set image.intensity to foreground or zscore")
         return lambda values: values
     if config.intensity == "foreground":
-        low, high = (-np.inf, np.inf) if config.clip is None else config.clip
+        low, high = (-np.inf, np.inf) if config.clip is None else np.transpose(config.clip)
         return _linear(config.mean, config.std, low, high)
+    together = unit == "display" or len(array) == 1 or array.strides[0] == 0  # colours; gray made three channels
+    parts = [array[:1] if array.strides[0] == 0 else array] if together else [channel[None] for channel in array]
     if config.intensity == "percentile":
-        low, high = (float(value) for value in np.percentile(array, PERCENTILES))
-        if low == high:  # all but a few voxels are equal: their range is all there is
-            low, high = float(array.min()), float(array.max())
-        return _linear(low, (high - low) or 1.0, low, high)
-    used = array[array != 0]
+        low, high = np.transpose([_range(part) for part in parts])
+        return _linear(low, np.where(high > low, high - low, 1.0), low, high)
+    mean, std = np.transpose([_moments(part) for part in parts])
+    return _linear(mean, std, -np.inf, np.inf)
+
+
+def _range(values: np.ndarray) -> tuple[float, float]:
+    low, high = (float(value) for value in np.percentile(values, PERCENTILES))
+    if low == high:  # all but a few voxels are equal: their range is all there is
+        low, high = float(values.min()), float(values.max())
+    return low, high
+
+
+def _moments(values: np.ndarray) -> tuple[float, float]:
+    """Mean and deviation of what is not 0; 0 and 1 where all is."""
+    used = values[values != 0]
     if not len(used):
-        return lambda values: values
+        return 0.0, 1.0
     mean, std = float(used.mean(dtype=float)), float(used.std(dtype=float))
-    return _linear(mean, std if std > 1e-8 * max(1.0, abs(mean)) else 1.0, -np.inf, np.inf)
+    return mean, std if std > 1e-8 * max(1.0, abs(mean)) else 1.0
 
 
-def _linear(mean: float, std: float, low: float, high: float) -> Callable[[np.ndarray], np.ndarray]:
+def _linear(*rule: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """rule: mean, deviation, lowest and highest value, each a number or one per channel."""
+
     def scaled(values: np.ndarray) -> np.ndarray:
+        each = (-1, *(1 for _ in values.shape[1:]))
+        mean, std, low, high = (np.reshape(np.asarray(part, np.float32), each) for part in rule)
         values = values.clip(low, high)
-        values -= np.float32(mean)
-        values /= np.float32(std)
+        values -= mean
+        values /= std
         return values.clip(-LARGEST, LARGEST, out=values)
 
     return scaled

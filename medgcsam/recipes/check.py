@@ -11,7 +11,7 @@ from medgcsam.cohort.faults import Fault, nearest
 from medgcsam.config import Config
 from medgcsam.errors import ConfigError
 from medgcsam.intake.check import check_dataset
-from medgcsam.intake.datasets import open_dataset
+from medgcsam.intake.datasets import Dataset, open_dataset
 from medgcsam.intake.examine import Reading
 from medgcsam.intake.fault_kinds import KINDS, SUSPICIONS
 from medgcsam.journal import Journal
@@ -27,7 +27,8 @@ def check_data(config: Config, *, journal: Journal, accept: Sequence[str] = (), 
     """Read every image and mask of the configuration's data set and say each fault.
 
     ``accept``: kinds of faults that are told, but are none of those that the result counts as ``failing``. Suspicions
-    (``SUSPICIONS``) are none of these either, unless ``strict``. A set without labels is checked without them.
+    (``SUSPICIONS``) are none of these either, unless ``strict``. A set without labels is checked without them. Of a
+    segmentation, each image and mask that training would refuse is listed too.
 
     Returns:
         {"title" of a data set with a description, else "", "manifest", "images", "patients", "patients_known",
@@ -55,15 +56,19 @@ def check_data(config: Config, *, journal: Journal, accept: Sequence[str] = (), 
     workers = config.pipeline.workers
     with resumable("check"):
         checked = check_dataset(dataset, reading=reading, cache=cache, workers=workers, bar=journal.bar)
-    notes = [*checked.notes]
-    if not dataset.labelled:
-        notes.insert(0, "the manifest has no labels: checked without them, not usable for training yet")
-    kinds = dict(sorted(Counter(fault.kind for fault in checked.faults).items()))
+        faults, notes = list(checked.faults), list(checked.notes)
+        if config.task == "segmentation":
+            refused, said = _segmentation(config, dataset, faults, cache, journal)
+            faults = sorted([*faults, *refused], key=lambda fault: (fault.row, fault.kind))
+            notes = [*said, *notes]
+        elif not dataset.labelled:
+            notes.insert(0, "the manifest has no labels: checked without them, not usable for training yet")
+    kinds = dict(sorted(Counter(fault.kind for fault in faults).items()))
     suspicions = () if strict else SUSPICIONS
     words = {kind: "suspicion" for kind in suspicions} | {kind: "accepted" for kind in accept}
     counts = Counter({word: sum(kinds.get(kind, 0) for kind in words if words[kind] == word) for word in WORDS})
-    failing = len(checked.faults) - counts.total()
-    _tell(checked.faults, kinds, words, journal)
+    failing = len(faults) - counts.total()
+    _tell(faults, kinds, words, journal)
     for note in (*notes, *(f"{number} rows left out: {reason}" for reason, number in dataset.excluded.items())):
         journal.say(f"note: {note}")
     journal.say(
@@ -81,13 +86,31 @@ def check_data(config: Config, *, journal: Journal, accept: Sequence[str] = (), 
         "labelled": dataset.labelled,
         "excluded": dict(dataset.excluded),
         "notes": notes,
-        "faults": [vars(fault) for fault in checked.faults],  # no copies of what may be a million
+        "faults": [vars(fault) for fault in faults],  # no copies of what may be a million
         "kinds": kinds,
         "copies": [vars(copies) for copies in checked.copies],
         "accepted": sorted(set(accept)),
         "suspicions": sorted(suspicions),
         "failing": failing,
     }
+
+
+def _segmentation(
+    config: Config, dataset: Dataset, known: Sequence[Fault], cache: Path, journal: Journal
+) -> tuple[list[Fault], list[str]]:
+    """What training would refuse besides, and notes: how many images have a mask, which is their reference."""
+    from medgcsam.pipeline.refused import refused_images
+
+    masks = int((dataset.table["mask"] != "").sum()) if "mask" in dataset.table else 0
+    if not masks:
+        return [], ["no row of the manifest has a mask, the reference of a segmentation: not usable for training yet"]
+    images = len(dataset.table)
+    rest = "" if masks == images else "; the others are left out of training"
+    notes = [f"masks are the reference: {masks} of {images} rows have one{rest}"]
+    try:
+        return refused_images(config, dataset, known, cache=cache, journal=journal), notes
+    except ConfigError as error:
+        return [], [*notes, f"what training would refuse of each image is not looked for: {error}"]
 
 
 def _tell(faults: Sequence[Fault], kinds: Mapping[str, int], words: Mapping[str, str], journal: Journal) -> None:

@@ -87,14 +87,16 @@ def _notes(document: dict[str, Any], pairs: Sequence[dict[str, Any]]) -> list[st
     if len(document["seeds"]) == 1:
         notes.append("One seed says nothing about training again: intervals are over patients only, nothing is tested.")
     baseline = document["settings"].get("baseline", {})
+    metric = document["primary_metric"]
+    words = document["metrics"][metric]["words"]
     if baseline:
-        metric = document["primary_metric"]
-        words = document["metrics"][metric]["words"]
         notes.append(f"sanity baseline: {baseline['method']}; {words} {interval(baseline[metric], metric)}")
     if any(pair["text"].startswith("inconclusive") for pair in pairs):
         notes.append(
             "inconclusive: neither a difference nor its absence is shown; it would take more patients or seeds."
         )
+    folds = dict.fromkeys(s[metric]["folds"] for s in document["settings"].values() if "folds" in s.get(metric, {}))
+    notes += [f"{words}: {over}" for over in folds]
     for run in document["failed"]:
         notes.append(f"failed: {run['setting']}, seed {run['seed']}, fold {run['fold']}: {run['error']}")
     return ["", *notes] if notes else []

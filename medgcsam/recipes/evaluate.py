@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from medgcsam.case_lines import check_split
 from medgcsam.config import Config, load
 from medgcsam.errors import ConfigError
 from medgcsam.journal import Journal
 from medgcsam.recipes.summary import say_summary
 from medgcsam.run_folder import RunFolder, read_json, read_table, write_json
 from medgcsam.scoring import Question, metrics_document
-from medgcsam.scoring_segmentation import segmentation_document
+from medgcsam.scoring_segmentation import AGAIN, segmentation_document
 
 
 def evaluate_again(path: Path, overrides: Sequence[str], *, journal: Journal) -> dict[str, Any]:
@@ -25,6 +26,7 @@ def evaluate_again(path: Path, overrides: Sequence[str], *, journal: Journal) ->
 
     Raises:
         ConfigError: another tolerance of NSD, which cases.csv was measured with.
+        DataError: a table of the run is absent, damaged or not whole; nothing is written then.
     """
     from medgcsam.report import write_report
 
@@ -70,13 +72,17 @@ def _segmentation_numbers(run: RunFolder, config: Config, before: dict[str, Any]
             f"evaluation.nsd_tolerance: the surfaces of this run were measured with {measured} and cases.csv holds "
             "only what came of it; change the configuration and train anew with --restart."
         )
-    return segmentation_document(
-        read_table(run.cases),
+    cases = read_table(run.cases)
+    document = segmentation_document(
+        cases,
         config.evaluation,
         structures=before["structures"],
         patients_known=before["patients"] == "known",
         **baseline,
     )
+    if run.split.is_file():
+        check_split(cases, read_json(run.split), run.cases.name, again=AGAIN)
+    return document
 
 
 def run_config(run: RunFolder, overrides: Sequence[str], *, sections: Sequence[str]) -> Config:

@@ -61,7 +61,8 @@ def _split(config: Config, output: Path, journal: Journal) -> Split:
         )
     if dataset.labelled:
         return prepare_cases(config, output=output, cache=cache, journal=journal).split
-    journal.say(f"{dataset.manifest_path.name} has no labels: split by patient alone, not usable for training yet")
+    unusable = "" if config.task == "segmentation" else ", not usable for training yet"
+    journal.say(f"{dataset.manifest_path.name} has no labels: split by patient alone{unusable}")
     salt = load_salt(output)
     return make_split(
         dataset.table,

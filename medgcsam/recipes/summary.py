@@ -18,7 +18,7 @@ _DECIMALS = {
     "area_error_mm2": 1, "area_error_px": 1,
 }  # fmt: skip
 """Of what has a unit: as fine as the images are. Shares and everything else have three."""
-_LEAST_WIDTHS = (13, 24, 0)  # so that what is said below the numbers begins where they do
+_LEAST_WIDTHS = (13, 24, 0, 0)  # so that what is said below the numbers begins where they do
 _SHOWN = ("auroc", "auroc_patient", "auprc", "sensitivity", "specificity", "ppv", "npv", "accuracy", "brier", "ece")
 
 
@@ -39,22 +39,18 @@ def say_summary(run: RunFolder, journal: Journal) -> None:
 
 def _say_segmentation(metrics: dict[str, Any], journal: Journal) -> None:
     """Means over the structures, and Dice and what was missed or invented of each."""
+    from medgcsam.report.measured import all_tested, tolerance_words
+
     test, baseline = metrics["partitions"]["test"], _baseline(metrics)
-    structures = metrics["structures"]
-    journal.say(
-        f"{metrics['testing']} testing: {test['dice']['n_patients']} patients, {test['dice']['n_images']} images, "
-        f"{', '.join(structures)}"
-    )
+    structures, tested = metrics["structures"], all_tested(metrics)
+    sizes = f"{tested[0]} patients, {tested[1]} images, " if tested else ""
+    journal.say(f"{metrics['testing']} testing: {sizes}{', '.join(structures)}")
     names = list(_SHOWN_OF_SEGMENTATION)
     if len(structures) > 1:
         names += [f"{name}_{one}" for one in structures for name in ("dice", "missed", "false_positive")]
-    _say_beside(names, test, baseline, journal, title="threshold baseline")
-    tolerances = metrics.get("nsd_tolerance")
-    if isinstance(tolerances, dict) and tolerances:
-        different = len(set(tolerances.values())) > 1
-        words = [f"{name} {value:g}" if different else f"{value:g}" for name, value in tolerances.items()]
-        unit = "pixels" if "hd95_px" in test and "hd95_mm" not in test else "mm"
-        journal.say(f"tolerance      {', '.join(words if different else words[:1])} {unit} (of nsd)")
+    _say_beside(names, test, baseline, journal, title="threshold baseline", patients=True)
+    if tolerance := tolerance_words(metrics):
+        journal.say(f"tolerance      {tolerance} (of nsd)")
 
 
 def _say_classification(metrics: dict[str, Any], journal: Journal) -> None:
@@ -75,15 +71,23 @@ def _baseline(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def _say_beside(
-    names: Sequence[str], test: dict[str, Any], baseline: dict[str, Any], journal: Journal, *, title: str
+    names: Sequence[str],
+    test: dict[str, Any],
+    baseline: dict[str, Any],
+    journal: Journal,
+    *,
+    title: str,
+    patients: bool = False,
 ) -> None:
-    """A line for each metric that has a value, the baseline's beside it."""
-    lines = [["", "network", title if baseline else ""]]
+    """A line for each metric that has a value, the baseline's beside it; ``patients``: and how many it is about."""
+    lines = [["", "network", title if baseline else "", "patients" if patients else ""]]
     for name in names:
         if name in test and test[name]["value"] is not None:
             beside = interval(baseline[name], name) if name in baseline else ""
-            lines.append([name, interval(test[name], name), beside])
-    for line in aligned(lines, least=_LEAST_WIDTHS):
+            about = str(test[name]["n_patients"]) if patients else ""
+            lines.append([name, interval(test[name], name), beside, about])
+    kept = [place for place in range(4) if place < 2 or any(line[place] for line in lines)]
+    for line in aligned([[line[place] for place in kept] for line in lines], least=[_LEAST_WIDTHS[k] for k in kept]):
         journal.say(line)
 
 

@@ -8,17 +8,17 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from medgcsam.evaluation.agreement import Agreement
 from medgcsam.report.facts import Facts
+from medgcsam.report.measured import UNITS
 from medgcsam.report.numbers import decimal, tagged, tagged_count
 from medgcsam.report.segmentation_figures import MOST_POINTS, Strip, agreement_figure, case_figure
 from medgcsam.report.segmented_cases import (
-    Agreement,
     agreement,
     false_positives,
     with_reference,
     worst_and_median,
 )
-from medgcsam.report.structures import UNITS
 from medgcsam.report.svg import inline_svg
 from medgcsam.report.tables import row, table
 

@@ -12,7 +12,7 @@ from medgcsam.report.cases import Cases, Question
 from medgcsam.report.decisions import counts_of
 from medgcsam.report.facts import Facts
 from medgcsam.report.figures import precision_recall_figure, reliability_figure, roc_figure
-from medgcsam.report.numbers import NOT_ESTIMABLE, decimal, tagged
+from medgcsam.report.numbers import NOT_ESTIMABLE, decimal, percent, tagged
 from medgcsam.report.performance import by_class, entries
 from medgcsam.report.svg import inline_svg
 from medgcsam.report.tables import metric_name, row, table
@@ -30,7 +30,7 @@ def curves_view(facts: Facts, cases: Cases | None) -> dict[str, Any]:
         else:
             group["reason"] = "The labelled test images are all of one kind, so there is no curve."
         groups.append(group)
-    return {"groups": groups, "several": facts.metrics["task"] != "binary", "level": f"{facts.confidence:.0%}"}
+    return {"groups": groups, "several": facts.metrics["task"] != "binary", "level": percent(facts.confidence)}
 
 
 def _roc(facts: Facts, question: Question, number: int) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def _roc(facts: Facts, question: Question, number: int) -> dict[str, Any]:
     svg = roc_figure(
         curve["fpr"], curve["tpr"], band=tuple(np.asarray(band[key]) for key in ("fpr", "low", "high")), point=point
     )
-    caption = f"Shaded: pointwise {facts.confidence:.0%} band, bootstrap over patients ({replicates} replicates)."
+    caption = f"Shaded: pointwise {percent(facts.confidence)} band, bootstrap over patients ({replicates} replicates)."
     if point:
         caption += " Diamond: operating point chosen on the validation partition."
     label = f"ROC curve for {question.name} on the test images: AUROC {_value(facts, question, 'auroc')}.{where}"
@@ -169,7 +169,7 @@ def _reliability(
         f"Lowest group: {ends[0]}. Highest group: {ends[-1]}."
     )
     caption = (
-        f"Groups of equal numbers of images; bars: {facts.confidence:.0%} Wilson limits with the effective number of "
-        "images. Below: how often each probability was predicted, before scaling."
+        f"Groups of equal numbers of images; bars: {percent(facts.confidence)} Wilson limits with the effective number "
+        "of images. Below: how often each probability was predicted, before scaling."
     )
     return {"title": f"Reliability, {what}.", "caption": caption, "svg": inline_svg(svg, name=name, label=label)}

@@ -85,14 +85,12 @@ def load_facts(folder: Path) -> Facts:
     """
     folder = Path(folder).resolve()
     here = RunFolder(folder)
-    if not here.metrics.is_file():
-        raise DataError(f"{folder}: there is no metrics.json to report on; run `medgcsam evaluate` on this run first.")
+    metrics = read_json(here.metrics)
     is_external = folder.parent.name == "external" and not here.split.is_file()
     run = RunFolder(folder.parent.parent) if is_external else here
     provenance = here.provenance if here.provenance.is_file() else run.provenance
     config_file = here.config if here.config.is_file() else run.config
     config = without_folders(_read_yaml(config_file)) if config_file.is_file() else {}
-    metrics = read_json(here.metrics)
     if metrics.get("report"):
         config["report"] = {**(config.get("report") or {}), **metrics["report"]}
     return Facts(

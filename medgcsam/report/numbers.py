@@ -19,6 +19,11 @@ def decimal(value: Any) -> str:
     return text.removeprefix("-") if float(text) == 0 else text
 
 
+def percent(share: float) -> str:
+    """A share that somebody chose, such as the level of an interval, in percent with all its digits: "97.5%"."""
+    return f"{100 * share:.10g}%"
+
+
 def whole(value: Any) -> str:
     """A count, with commas between thousands; None reads "not recorded"."""
     if value is None or isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):

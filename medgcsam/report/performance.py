@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from medgcsam.report.facts import Facts
-from medgcsam.report.numbers import tagged, tagged_count, tagged_interval
+from medgcsam.report.numbers import percent, tagged, tagged_count, tagged_interval
 from medgcsam.report.tables import NAMES, metric_name, row, table
 
 _BESIDE_BASELINE = ("auroc", "auprc", "sensitivity", "specificity", "brier")
@@ -57,7 +57,7 @@ def performance_view(facts: Facts) -> dict[str, Any]:
     several = metrics["task"] != "binary"
     whole, of_class = by_class(entries(metrics), metrics["classes"] if several else ())
     validation, _ = by_class(entries(metrics, "validation"), metrics["classes"] if several else ())
-    level = f"{facts.confidence:.0%} interval"
+    level = f"{percent(facts.confidence)} interval"
     view: dict[str, Any] = {
         "several": several,
         "baseline": _baseline_table(metrics, whole, level),
@@ -101,9 +101,11 @@ def _counts(metric: dict[str, Any]) -> list[Markup]:
 
 
 def value_with_interval(metric: dict[str, Any] | None) -> Markup:
-    """Value above its interval, for a table cell."""
+    """Value above its interval, for a table cell; alone where there is none."""
     if metric is None:
         return Markup('<span class="missing">–</span>')
+    if metric.get("low") is None and metric.get("high") is None:
+        return tagged(metric["value"])
     return Markup('{} <span class="ci">{}</span>').format(tagged(metric["value"]), tagged_interval(metric))
 
 

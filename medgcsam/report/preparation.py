@@ -75,12 +75,21 @@ def foreground_words(facts: Facts, image: dict[str, Any]) -> str | None:
     if kind != "foreground":
         return _INTENSITY.get(kind, kind)
     clip, mean, std = image.get("clip"), image.get("mean"), image.get("std")
-    words = f"cut to {clip[0]:g} to {clip[1]:g}, then" if isinstance(clip, list) else "not cut;"
-    if isinstance(mean, int | float) and isinstance(std, int | float):
-        words += f" minus {mean:g}, divided by {std:g}"
+    clips = clip if isinstance(clip, list) and isinstance(clip[0], list) else [clip]
+    rules = [clips, *(rule if isinstance(rule, list) else [rule] for rule in (mean, std))]
+    number = max(map(len, rules))
+    each = zip(*(rule * number if len(rule) == 1 else rule for rule in rules), strict=True)
+    words = "; ".join(f"channel {n}: " * (number > 1) + _rule_words(*rule) for n, rule in enumerate(each, 1))
     planned = [key for key in ("image.clip", "image.mean", "image.std") if key in (facts.plan or {})]
     source = "; from the voxels inside the structures of the training patients" if len(planned) == 3 else ""
     return words + source
+
+
+def _rule_words(clip: Any, mean: Any, std: Any) -> str:
+    words = f"cut to {clip[0]:g} to {clip[1]:g}, then" if isinstance(clip, list) else "not cut;"
+    if isinstance(mean, int | float) and isinstance(std, int | float):
+        words += f" minus {mean:g}, divided by {std:g}"
+    return words
 
 
 def _times(values: Sequence[Any]) -> str:

@@ -11,7 +11,7 @@ from medgcsam.report.cases import Cases, positive_class, test_cases
 from medgcsam.report.curves import calibration_view, curves_view
 from medgcsam.report.decisions import decisions_view, frequent_errors, operating_point_words
 from medgcsam.report.facts import AUTHOR_FACTS, Facts
-from medgcsam.report.numbers import tagged_count
+from medgcsam.report.numbers import percent, tagged_count
 from medgcsam.report.performance import by_class, entries, performance_view
 from medgcsam.report.training import training_view
 from medgcsam.report.views import cases_view, dataset_notes, provenance_view, reference_view
@@ -26,6 +26,20 @@ _TASKS = {
     "multilabel": "classification with {n} labels, any number of them per image",
     "segmentation": "segmentation, structures: {n}",
 }
+
+
+_FILES = {
+    "classification": (
+        "results with their intervals in metrics.json; the predictions that curves and counts are made of in "
+        "predictions.csv; "
+    ),
+    "segmentation": (
+        "results with their intervals and limits of agreement in metrics.json; single cases, of which the figures show "
+        "points, medians and quartiles, in cases.csv; what was planned in plan.json, and the choice of parts in "
+        "components.json; "
+    ),
+}
+"""Where the numbers of a page stand in full precision."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +73,7 @@ def page_view(facts: Facts) -> dict[str, Any]:
         "description": "; ".join(parts) + ".",
         "synthetic": facts.synthetic,
         "version": facts.provenance.get("medgcsam"),
+        "files": _FILES["segmentation" if metrics["task"] == "segmentation" else "classification"],
     }
 
 
@@ -115,7 +130,8 @@ def summary_basis(facts: Facts) -> dict[str, Any]:
     """What page 1 says of every run, whatever its task."""
     author = facts.author
     return {
-        "level": f"{facts.confidence:.0%}",
+        "level": percent(facts.confidence),
+        "basis": None,
         "purpose": [(AUTHOR_FACTS[key], author[key]) for key in ("intended_use", "not_for", "contact", "funding")],
         "patients_unknown": facts.metrics.get("patients") == "unknown",
         "notes": dataset_notes(facts),

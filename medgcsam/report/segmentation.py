@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -9,11 +10,12 @@ from markupsafe import Markup
 
 from medgcsam.report.case_by_case import case_by_case_view
 from medgcsam.report.facts import Facts
+from medgcsam.report.measured import all_tested, tolerance_words
 from medgcsam.report.numbers import decimal, tagged, tagged_count
 from medgcsam.report.performance import entries
 from medgcsam.report.sections import Section, interval_words, summary_basis
 from medgcsam.report.segmented_cases import lines_of_test
-from medgcsam.report.structures import structures_view, tolerance_words
+from medgcsam.report.structures import structures_view
 from medgcsam.report.tables import row, table
 from medgcsam.report.training import training_view
 from medgcsam.report.views import cases_view, provenance_view, reference_view
@@ -39,26 +41,43 @@ def segmentation_sections(facts: Facts) -> list[Section]:
 
 def summary_view(facts: Facts, lines: pd.DataFrame | None) -> dict[str, Any]:
     """Page 1: mean Dice with its interval, how it was measured, purpose, errors, and what a reader must know."""
-    structures = facts.metrics.get("structures") or []
-    headline = entries(facts.metrics).get("dice")
+    metrics = facts.metrics
+    structures = metrics.get("structures") or []
+    headline, tested = entries(metrics).get("dice"), all_tested(metrics)
     rows: list[tuple[str, Any]] = []
+    if tested:
+        rows = [("Tested on", _sizes(*tested))]
     if headline:
-        sizes = (tagged_count(headline.get(key)) for key in ("n_patients", "n_images"))
-        rows = [
-            ("Tested on", Markup("{} patients, {} images").format(*sizes)),
-            ("Interval by", interval_words(headline)),
-        ]
+        rows.append(("Interval by", interval_words(headline)))
+    configured = (facts.config.get("evaluation") or {}).get("nsd_tolerance")
     return summary_basis(facts) | {
         "headline": headline,
+        "basis": basis_words(headline, structures) if headline else None,
         "measure": "Dice",
         "name": f"Dice of {structures[0]}" if len(structures) == 1 else f"Dice, mean over {len(structures)} structures",
         "facts": [
             *rows,
-            ("Tolerance of surface Dice", tolerance_words(facts) or "not recorded"),
+            ("Tolerance of surface Dice", tolerance_words(metrics, configured) or "not recorded"),
             ("Parts kept", kept_words(facts)),
         ],
         "errors": frequent_errors(facts, lines),
     }
+
+
+def basis_words(headline: dict[str, Any], structures: Sequence[str]) -> Markup:
+    """Whom mean Dice is about: fewer than were tested where some references are empty."""
+    shown = structures[0] if len(structures) == 1 else "any of them"
+    sizes = _sizes(headline.get("n_patients"), headline.get("n_images"))
+    return Markup("over {} whose reference shows {}").format(sizes, shown)
+
+
+def _sizes(patients: int | None, images: int | None) -> Markup:
+    """ "10 patients, 13 images"."""
+    counted = [
+        Markup("{} {}{}").format(tagged_count(number), word, "" if number == 1 else "s")
+        for word, number in (("patient", patients), ("image", images))
+    ]
+    return Markup(", ").join(counted)
 
 
 def frequent_errors(facts: Facts, lines: pd.DataFrame | None, *, most: int = 3) -> list[Markup]:

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
 
 from medgcsam.errors import DataError
+from medgcsam.evaluation.agreement import Agreement, agreement_of
 from medgcsam.report.facts import Facts
 
 NUMBERS = ("dice", "nsd", "hd95", "asd", "reference_size", "predicted_size", "size_error")
 _TEXTS = ("case", "patient", "partition", "structure", "status", "unit", "size_unit")
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Predicted and reference size of a structure, one point per patient (mean over the patient's images).
-
-    ``mean`` (n,) of both, ``difference`` (n,) predicted minus reference; ``bias`` the mean difference, ``low`` and
-    ``high`` 1.96 standard deviations around it (Bland and Altman, Lancet 1986).
-    """
-
-    mean: np.ndarray
-    difference: np.ndarray
-    bias: float
-    low: float
-    high: float
 
 
 def lines_of_test(facts: Facts) -> pd.DataFrame | None:
@@ -72,11 +56,7 @@ def worst_and_median(lines: pd.DataFrame, structure: str, *, worst: int, median:
 
 
 def agreement(lines: pd.DataFrame, structure: str) -> Agreement | None:
-    """Sizes of a structure where the reference shows it; None with fewer than three patients."""
-    own = with_reference(lines, structure)
-    sizes = own.groupby("patient", sort=True)[["reference_size", "predicted_size"]].mean().dropna()
-    if len(sizes) < 3:
-        return None
-    difference = (sizes["predicted_size"] - sizes["reference_size"]).to_numpy()
-    bias, spread = float(difference.mean()), 1.96 * float(difference.std(ddof=1))
-    return Agreement(sizes.mean(axis=1).to_numpy(), difference, bias, bias - spread, bias + spread)
+    """Sizes of a structure where the reference shows it; None with too few patients."""
+    own = with_reference(lines, structure).dropna(subset=["reference_size", "predicted_size"])
+    sizes = (own[name].to_numpy(np.float64) for name in ("reference_size", "predicted_size"))
+    return agreement_of(*sizes, own["patient"].to_numpy(str))

@@ -73,6 +73,11 @@ def statistic(
     return lambda weights: np.concatenate([mean(weights)[:, :2], whole(weights)], axis=1)
 
 
+def patients_behind(cases: Cases) -> np.ndarray:
+    """(MEASURES, 1), infinite: the variance of these metrics counts as known, however many patients there are."""
+    return np.full((len(MEASURES.names), 1), np.inf)
+
+
 def _positive_column(metrics: Mapping[str, Any]) -> int:
     return metrics["classes"].index(metrics["positive"] or metrics["classes"][-1])
 

@@ -106,9 +106,9 @@ def _baseline(grid: Grid, config: Config) -> dict[str, Any]:
     folds = sorted(grid.baseline)
     means = {metric: grid.baseline_mean(metric) for metric in grid.metrics}
     entries = {metric: entry(metric, mean, folds, grid, config, fixed=True) for metric, mean in means.items()}
-    columns = {metric: grid.measures.names.index(metric) for metric in grid.metrics}
     per_fold = [
-        {"fold": fold} | {metric: number(grid.baseline[fold][0, k]) for metric, k in columns.items()} for fold in folds
+        {"fold": fold} | {metric: number(grid.baseline_value(fold, metric)) for metric in grid.metrics}
+        for fold in folds
     ]
     methods = grid.baseline_methods
     method = methods[folds[0]]

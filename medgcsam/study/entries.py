@@ -22,7 +22,8 @@ def entry(
     loss = metric in grid.measures.losses
     limits = mean.interval_of_loss if loss else mean.interval_of_share
     interval = limits(config.evaluation.confidence)
-    patients, images = grid.counts(folds)
+    support = grid.support(metric, folds)
+    patients, images = grid.counts(support.heard)
     found = {
         "value": number(mean.value),
         "low": number(interval.low),
@@ -31,24 +32,30 @@ def entry(
         "n_seeds": mean.seeds,
         "n_patients": patients,
         "n_images": images,
-        "method": f"{method(mean, folds, grid, config, fixed=fixed)}; {'log' if loss else 'logit'} scale",
+        "method": f"{method(metric, mean, folds, grid, config, fixed=fixed)}; {'log' if loss else 'logit'} scale",
     }
+    if support.uneven:
+        found["folds"] = support.words()
     return found | ({"reason": interval.reason} if interval.reason else {})
 
 
-def method(mean: Mean, folds: Sequence[int], grid: Grid, config: Config, *, fixed: bool = False) -> str:
+def method(metric: str, mean: Mean, folds: Sequence[int], grid: Grid, config: Config, *, fixed: bool = False) -> str:
     """What the interval rests on, in words."""
-    over = f"mean over {len(folds)} folds" if len(folds) > 1 else "one fold"
+    over = grid.support(metric, folds).words()
     bootstrap = f"{grid.measures.bootstrap}, {config.evaluation.replicates} replicates"
     if fixed:
-        return f"{over}, no random seed; {bootstrap}, normal interval"
+        return f"{over}, no random seed; {bootstrap}, {_distribution(mean)}"
     if mean.seeds == 1:
-        return f"one seed, {over}; {bootstrap}, normal interval: patients only, nothing is known about other seeds"
-    df = f"t with {mean.df:.1f} degrees of freedom (Hillis)" if np.isfinite(mean.df) else "normal interval"
+        basis = f"one seed, {over}; {bootstrap}, {_distribution(mean)}"
+        return f"{basis}: patients only, nothing is known about other seeds"
     return (
         f"mean over {mean.seeds} seeds, {over}; seeds as readers (Obuchowski-Rockette), covariance between seeds from "
-        f"{bootstrap}; {df}; training sets held fixed"
+        f"{bootstrap}; {_distribution(mean, ' (Hillis)')}; training sets held fixed"
     )
+
+
+def _distribution(mean: Mean, after: str = "") -> str:
+    return f"t with {mean.df:.1f} degrees of freedom{after}" if np.isfinite(mean.df) else "normal interval"
 
 
 def budget(config: Config) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from medgcsam.study.cases import Measures
+from medgcsam.study.folds import Support, as_totals, over_folds
 from medgcsam.study.readers import Mean, mean_over_seeds
 from medgcsam.study.replicates import fold_replicates
 from medgcsam.study.results import Result, task_of
@@ -22,10 +23,10 @@ class Grid:
     """Metrics of every finished run on its test cases (row 0) and on bootstrap samples of patients (the other rows)."""
 
     measures: Measures
-    """Of the task; columns of the numbers are its names."""
+    """Of the task; the metrics of the numbers are its names."""
     results: dict[Cell, Result]
     numbers: dict[Cell, np.ndarray]
-    """(1 + B, metrics) of each run; rows of one fold are about the same patients."""
+    """Totals (1 + B, metrics, parts, 2) of each run, see ``folds``; rows of one fold are about the same patients."""
     baseline: dict[int, np.ndarray] = field(default_factory=dict)
     """The same of the sanity baseline, per fold; it does not depend on the seed."""
 
@@ -38,16 +39,19 @@ class Grid:
             members = [result for result in results if result.fold == fold]
             found, baseline = fold_replicates(members, replicates=replicates, seed=seed)
             grid.numbers.update(
-                {(result.setting, result.seed, fold): part for result, part in zip(members, found, strict=True)}
+                {
+                    (result.setting, result.seed, fold): as_totals(part)
+                    for result, part in zip(members, found, strict=True)
+                }
             )
             if baseline is not None:
-                grid.baseline[fold] = baseline
+                grid.baseline[fold] = as_totals(baseline)
         return grid
 
     @property
     def metrics(self) -> list[str]:
         """The metrics that there are, the primary one first."""
-        known = np.isfinite([part[0] for part in self.numbers.values()]).any(axis=0)
+        known = np.any([(part[0, ..., 1] > 0).any(axis=1) for part in self.numbers.values()], axis=0)
         names = zip(self.measures.names, known, strict=True)
         return [name for name, some in names if some or name not in self.measures.optional]
 
@@ -81,7 +85,11 @@ class Grid:
 
     def value(self, setting: str, seed: int, fold: int, metric: str) -> float:
         """A metric of one run on its test cases."""
-        return float(self.numbers[setting, seed, fold][0, self.measures.names.index(metric)])
+        return self._value(self.numbers[setting, seed, fold], metric)
+
+    def baseline_value(self, fold: int, metric: str) -> float:
+        """A metric of the sanity baseline on the test cases of a fold."""
+        return self._value(self.baseline[fold], metric)
 
     def best_epoch(self, setting: str, seed: int, fold: int) -> int | None:
         """The epoch whose weights were tested."""
@@ -114,32 +122,69 @@ class Grid:
             images += int(labelled.sum())
         return patients, images
 
+    def support(self, metric: str, folds: Sequence[int]) -> Support:
+        """What a metric rests on in these folds."""
+        column, behind, sizes = self.measures.names.index(metric), [], []
+        for fold in folds:
+            cell = next(cell for cell in self.results if cell[2] == fold)
+            result, has = self.results[cell], self.numbers[cell][0, column, :, 1] > 0
+            behind.append(np.where(has, task_of(result.metrics).patients_behind(result.tested)[column], 0.0))
+            sizes.append(len(np.unique(result.tested.patients)))
+        parts = next(iter(self.results.values())).metrics.get("structures") or [""]
+        return Support(folds, parts, np.stack(behind), np.array(sizes, dtype=np.float64))
+
     def mean(self, setting: str, metric: str, seeds: Sequence[int], folds: Sequence[int]) -> Mean:
         """Mean of a metric over seeds and folds."""
-        return self._mean(self._per_seed(setting, metric, seeds, folds))
+        return self._mean(self._per_seed(setting, metric, seeds, folds), metric, folds)
 
     def mean_difference(self, a: str, b: str, metric: str, seeds: Sequence[int], folds: Sequence[int]) -> Mean:
         """Mean of the difference a - b, paired by patient within seed and fold."""
-        return self._mean(self._per_seed(a, metric, seeds, folds) - self._per_seed(b, metric, seeds, folds))
+        between = self._per_seed(a, metric, seeds, folds) - self._per_seed(b, metric, seeds, folds)
+        return self._mean(between, metric, folds)
 
     def beyond_baseline(self, setting: str, metric: str, seeds: Sequence[int], folds: Sequence[int]) -> Mean:
         """Mean of the difference setting - sanity baseline, paired by patient within fold; all folds must have one."""
-        beside = np.mean([self.baseline[fold][:, self.measures.names.index(metric)] for fold in folds], axis=0)
-        return self._mean(self._per_seed(setting, metric, seeds, folds) - beside[:, None])
+        beside = self._over_folds([self.baseline[fold] for fold in folds], metric)
+        return self._mean(self._per_seed(setting, metric, seeds, folds) - beside[:, None], metric, folds)
 
     def baseline_mean(self, metric: str) -> Mean:
         """Mean of the sanity baseline over its folds; only patients are random in it."""
-        column = self.measures.names.index(metric)
-        return self._mean(np.mean([part[:, column] for part in self.baseline.values()], axis=0)[:, None])
+        folds = sorted(self.baseline)
+        return self._mean(self._over_folds([self.baseline[fold] for fold in folds], metric)[:, None], metric, folds)
 
     def _per_seed(self, setting: str, metric: str, seeds: Sequence[int], folds: Sequence[int]) -> np.ndarray:
-        """(1 + B, seeds), averaged over folds: in each row patients are drawn anew within every fold."""
-        column = self.measures.names.index(metric)
-        return np.stack(
-            [np.mean([self.numbers[setting, seed, fold][:, column] for fold in folds], axis=0) for seed in seeds],
-            axis=1,
-        )
+        """(1 + B, seeds, parts), averaged over folds: in each row patients are drawn anew within every fold."""
+        found = [self._over_folds([self.numbers[setting, seed, fold] for fold in folds], metric) for seed in seeds]
+        return np.stack(found, axis=1)
 
-    @staticmethod
-    def _mean(per_seed: np.ndarray) -> Mean:
-        return mean_over_seeds(per_seed[0], per_seed[1:])
+    def _over_folds(self, totals: Sequence[np.ndarray], metric: str) -> np.ndarray:
+        column = self.measures.names.index(metric)
+        return over_folds([one[:, column] for one in totals])
+
+    def _value(self, totals: np.ndarray, metric: str) -> float:
+        parts = self._over_folds([totals[:1]], metric)[0]
+        known = np.isfinite(parts)
+        return float(parts[known].mean()) if known.any() else np.nan
+
+    def _mean(self, per_seed: np.ndarray, metric: str, folds: Sequence[int]) -> Mean:
+        """Mean over seeds of the mean over the parts that any fold has.
+
+        A bootstrap sample in which no patient of any fold shows a structure is left out, as if drawn again.
+        """
+        support = self.support(metric, folds)
+        parts = per_seed[:, :, support.usable]
+        if not parts.shape[2]:
+            return mean_over_seeds(np.full(parts.shape[1], np.nan), np.empty((0, parts.shape[1])))
+        drawn = parts[1:][self._drawn(metric, folds)]
+        variances = np.var(drawn.mean(axis=1), axis=0, ddof=1)
+        df = support.degrees_of_freedom(variances)
+        mean = mean_over_seeds(parts[0].mean(axis=1), drawn.mean(axis=2), patients_df=df)
+        few = support.too_few()
+        return replace(mean, variance=np.nan, df=np.nan, reason=few) if few else mean
+
+    def _drawn(self, metric: str, folds: Sequence[int]) -> np.ndarray:
+        """(B,) whether a bootstrap sample has a patient of every part that the sample has."""
+        column = self.measures.names.index(metric)
+        cells = [next(cell for cell in self.numbers if cell[2] == fold) for fold in folds]
+        weights = np.sum([self.numbers[cell][:, column, :, 1] for cell in cells], axis=0)
+        return (weights[1:][:, weights[0] > 0] > 0).all(axis=1)

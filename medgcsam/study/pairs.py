@@ -13,7 +13,7 @@ from medgcsam.study.entries import budget, method, number
 from medgcsam.study.grid import Grid
 from medgcsam.study.plan import BASELINE, optimizer_settings
 from medgcsam.study.readers import Mean
-from medgcsam.study.verdict import beyond_sentence, holm, verdict, verdict_sentence
+from medgcsam.study.verdict import UNTESTED, beyond_sentence, holm, verdict, verdict_sentence
 
 PRIMARY = (("gcsam", "adam"), ("gcsam", "sam"))
 """The primary family, on the primary metric; all other pairs and metrics are exploratory."""
@@ -90,7 +90,9 @@ def _pair(
     interval, inner = mean.interval(confidence), mean.interval(1 - 2 * alpha)
     less = metric in grid.measures.losses
     word = verdict(mean.value, p_holm if primary else p, inner, alpha=alpha, margin=margin, less_is_better=less)
-    told = _told(pair, word, block, grid, config, margin)
+    told = _told(pair, word if mean.seeds > 1 else UNTESTED, block, grid, config, margin)
+    if mean.seeds == 1 and np.isfinite(interval.low):
+        told["text"] += " (the interval is of patients only)"
     if margin is not None and any(before != margin for before in margins):
         told["text"] += " (the margin was changed after the runs began)"
     paired = "fold" if pair[1] == BASELINE else "seed and fold"
@@ -106,7 +108,7 @@ def _pair(
         "n_seeds": mean.seeds,
         "sd_seeds": number(mean.sd_seeds),
         **told,
-        "method": f"{method(mean, block[1], grid, config)}; paired by patient within {paired}"
+        "method": f"{method(metric, mean, block[1], grid, config)}; paired by patient within {paired}"
         + ("; Holm over the primary family" if primary else "; exploratory, not corrected for many comparisons"),
     }
     reason = interval.reason or ("one seed is no test of two ways to train" if mean.seeds == 1 else "")

@@ -9,7 +9,8 @@ patients being sampled,
     var(mean y) = MS / S + max(C, 0)        df = (S - 1) (var / (MS / S))^2.
 
 MS holds the seeds' own variance and the part of the patients' that differs from seed to seed, so adding C counts
-nothing twice. C is estimated by the bootstrap over patients.
+nothing twice. C is estimated by the bootstrap over patients. Where patients are few C is uncertain too: with f degrees
+of freedom of its own, Satterthwaite's sum gives df = var^2 / ((MS / S)^2 / (S - 1) + C^2 / f).
 """
 
 from __future__ import annotations
@@ -19,9 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t as student
 
-from medgcsam.evaluation.intervals import MOST_UNDEFINED, Interval, no_interval
-
-_BOUNDARY = "the mean is at the boundary"
+from medgcsam.evaluation.intervals import MOST_UNDEFINED, Interval, no_interval, student_interval
 
 
 @dataclass(frozen=True)
@@ -46,39 +45,33 @@ class Mean:
 
     def interval(self, confidence: float) -> Interval:
         """Limits of the mean on its own scale."""
-        return self._limits(confidence, self.value, 1.0, lambda value: value)
+        return self._limits(confidence, "plain")
 
     def interval_of_share(self, confidence: float) -> Interval:
         """Limits on the logit scale, for a mean in (0, 1)."""
-        if not 0 < self.value < 1:
-            return no_interval(_BOUNDARY if np.isfinite(self.value) else self.reason)
-        logit = np.log(self.value / (1 - self.value))
-        return self._limits(confidence, logit, self.value * (1 - self.value), lambda x: 1 / (1 + np.exp(-x)))
+        return self._limits(confidence, "logit")
 
     def interval_of_loss(self, confidence: float) -> Interval:
         """Limits on the log scale, for a mean above 0."""
-        if not self.value > 0:
-            return no_interval(_BOUNDARY if np.isfinite(self.value) else self.reason)
-        return self._limits(confidence, np.log(self.value), self.value, np.exp)
+        return self._limits(confidence, "log")
 
     def p_value(self) -> float:
         """Two-sided p of the mean being zero; NaN where there is no variance."""
         return float(2 * student.sf(abs(self.value) / self.error, self.df)) if np.isfinite(self.variance) else np.nan
 
-    def _limits(self, confidence: float, centre: float, scale: float, back) -> Interval:
-        """``centre`` is the mean on a scale where its standard error is ``error / scale``."""
+    def _limits(self, confidence: float, scale: str) -> Interval:
         if not np.isfinite(self.variance):
             return no_interval(self.reason)
-        half = student.ppf(0.5 + confidence / 2, self.df) * self.error / scale
-        return Interval(float(back(centre - half)), float(back(centre + half)))
+        return student_interval(self.value, self.error, self.df, scale=scale, confidence=confidence)
 
 
-def mean_over_seeds(values: np.ndarray, replicates: np.ndarray) -> Mean:
+def mean_over_seeds(values: np.ndarray, replicates: np.ndarray, *, patients_df: float = np.inf) -> Mean:
     """Mean over seeds with its variance over seeds and patients.
 
     Args:
         values: (S,) the number per seed.
         replicates: (B, S) the same on bootstrap samples of patients, row by row the same patients for all seeds.
+        patients_df: degrees of freedom of the covariance that they give; infinite where it counts as known.
 
     With one seed the variance is that of the patients alone: nothing is known about the seeds' part. The variance is
     never less than it would be for these very seeds (patients alone), which a small MS by luck could make it.
@@ -95,9 +88,12 @@ def mean_over_seeds(values: np.ndarray, replicates: np.ndarray) -> Mean:
         return Mean(value, np.nan, np.nan, seeds, spread, reason)
     of_patients = float(np.var(defined.mean(axis=1), ddof=1))
     between = spread**2 / seeds if seeds > 1 else 0.0
-    variance, df = between + _covariance(defined), np.inf
+    covariance = _covariance(defined)
+    variance, df = between + covariance, np.inf
     if between > 1e-9 * variance:
         df = (seeds - 1) * (variance / between) ** 2
+    if np.isfinite(patients_df) and variance > 0:
+        df = 1 / (1 / df + (covariance / variance) ** 2 / patients_df)
     variance = max(variance, of_patients)
     if variance < 1e-18:
         reason = "all seeds and bootstrap replicates give the same number, so they say nothing about its uncertainty"

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas
 
+from medgcsam.case_lines import check_lines
 from medgcsam.errors import DataError
 from medgcsam.evaluation.bootstrap import Statistic
-from medgcsam.evaluation.patients import patient_strata, patient_sums
-from medgcsam.evaluation.segmentation_summary import mean_statistic
+from medgcsam.evaluation.patients import patient_sums
 from medgcsam.run_folder import RunFolder
 from medgcsam.study.cases import Cases, Measures, read_test_cases
 
@@ -20,7 +20,7 @@ MEASURES = Measures(
     words={"dice": "Dice", "nsd": "NSD", "hd95_mm": "HD95 (mm)", "hd95_px": "HD95 (px)"},
     losses=("hd95_mm", "hd95_px"),
     optional=("hd95_mm", "hd95_px"),
-    bootstrap="bootstrap over patients stratified by the structures they show, n - 1 of n drawn (Rao and Wu 1988)",
+    bootstrap="bootstrap over patients, n - 1 of the n of a fold drawn (Rao and Wu 1988)",
 )
 _COLUMNS = ("status", "unit", "reference_size", "dice", "nsd", "hd95")
 _SHOWN = ("ok", "missed")
@@ -53,55 +53,59 @@ def read_run(run: RunFolder, metrics: Mapping[str, Any], *, baseline: bool = Fal
 def draws(
     cases: Cases, metrics: Mapping[str, Any], codes: np.ndarray, n_patients: int, *, replicates: int, seed: int
 ) -> Iterator[np.ndarray]:
-    """Patient weights (b, P), stratified by the structures that a patient's references show and do not show.
+    """Patient weights (b, P): of the n patients of a fold n - 1 are drawn, each weighing n / (n - 1).
 
-    Of n patients in a stratum n - 1 are drawn, each weighing n / (n - 1) (Rao and Wu 1988, J Am Stat Assoc 83:231):
-    drawing n makes the variance of a mean too small by 1 / n, which counts where a fold has a handful of patients.
+    Drawing n makes the variance of a mean too small by 1 / n (Rao and Wu 1988, J Am Stat Assoc 83:231), which counts
+    where a fold has a handful of patients. They are not stratified by the structures they show: strata of one or two
+    patients would hardly vary. A single patient keeps its weight of 1.
     """
-    shown = np.isfinite(cases.labels)
-    strata = patient_strata(np.concatenate([shown, ~shown], axis=1), codes, n_patients)
-    members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
-    generators = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(len(members))]
+    generator = np.random.default_rng(seed)
     for start in range(0, replicates, _ROWS):
         rows = min(_ROWS, replicates - start)
-        weights = np.ones((rows, n_patients))
-        for patients, generator in zip(members, generators, strict=True):
-            n = len(patients)
-            if n > 1:
-                drawn = generator.integers(0, n, size=(rows, n - 1)) + np.arange(rows)[:, None] * n
-                counts = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
-                weights[:, patients] = counts * n / (n - 1)
-        yield weights
+        if n_patients == 1:
+            yield np.ones((rows, 1))
+            continue
+        drawn = generator.integers(0, n_patients, size=(rows, n_patients - 1)) + np.arange(rows)[:, None] * n_patients
+        counts = np.bincount(drawn.ravel(), minlength=rows * n_patients).reshape(rows, n_patients)
+        yield counts * n_patients / (n_patients - 1)
 
 
 def statistic(
     answers: np.ndarray, cases: Cases, metrics: Mapping[str, Any], codes: np.ndarray, n_patients: int
 ) -> Statistic:
-    """Patient weights (b, P) -> (b, MEASURES): mean over structures of the mean over patients of that over images."""
+    """Patient weights (b, P) -> totals (b, MEASURES, S, 2) that ``folds.over_folds`` makes means of.
+
+    Of each structure the sum over patients of the mean over their images and the sum of their weights, both divided by
+    the number of patients that have it: on the sample the first is the fold's mean over patients, the second 1. Both
+    are 0 where no patient has it.
+    """
     n, structures, width = answers.shape
     flat = answers.reshape(n, -1)
     known = np.isfinite(flat)
-    sums = patient_sums(np.where(known, flat, 0.0), codes, n_patients)
-    with np.errstate(invalid="ignore"):
-        per_patient = sums / patient_sums(known, codes, n_patients)
-    each = mean_statistic(per_patient.reshape(n_patients, structures, width).transpose(0, 2, 1))
-    return lambda weights: each(weights).reshape(len(weights), width, 1 + structures)[:, :, 0]
+    images = patient_sums(known, codes, n_patients)
+    has = images > 0
+    per_patient = patient_sums(np.where(known, flat, 0.0), codes, n_patients) / np.maximum(images, 1)
+    totals = np.stack([per_patient, has], axis=2) / np.maximum(has.sum(axis=0), 1)[:, None]
+    totals = totals.reshape(n_patients, structures, width, 2).transpose(0, 2, 1, 3).reshape(n_patients, -1)
+    return lambda weights: (weights @ totals).reshape(len(weights), width, structures, 2)
+
+
+def patients_behind(cases: Cases) -> np.ndarray:
+    """Number of patients that each measure of each structure rests on, (MEASURES, S)."""
+    has = np.isfinite(cases.answers)
+    count = [len(np.unique(cases.patients[column])) for column in has.reshape(len(has), -1).T]
+    return np.array(count, dtype=np.float64).reshape(has.shape[1:]).T
 
 
 def _wide(table: pandas.DataFrame, structures: Sequence[str], path: Path) -> pandas.DataFrame:
     """One row per case in the order of the file, columns (name, structure)."""
     again = "run the study anew with --restart."
-    missing = [name for name in ("structure", *_COLUMNS) if name not in table]
+    missing = [name for name in _COLUMNS if name not in table]
     if missing:
         raise DataError(f"{path}: the column {missing[0]!r} is missing; {again}")
-    twice = table.duplicated(["case", "structure"])
-    if twice.any():
-        raise DataError(f"{path}: case {table['case'][twice].iloc[0]} has a structure twice; {again}")
+    check_lines(table, structures, str(path), again=again)
     wide = table.pivot(index="case", columns="structure", values=list(_COLUMNS)).loc[table["case"].unique()]
-    wanted = pandas.MultiIndex.from_product([_COLUMNS, structures])
-    if set(wide.columns) != set(wanted) or wide.isna().any(axis=None):
-        raise DataError(f"{path}: not every case has a line for each of {', '.join(structures)}; {again}")
-    return wide[list(wanted)]
+    return wide[list(pandas.MultiIndex.from_product([_COLUMNS, structures]))]
 
 
 def _numbers(texts: pandas.DataFrame, shown: np.ndarray, path: Path) -> np.ndarray:

@@ -9,6 +9,8 @@ import numpy as np
 from medgcsam.evaluation.intervals import Interval
 
 BETTER, WORSE, EQUIVALENT, INCONCLUSIVE = "better", "worse", "equivalent", "inconclusive"
+UNTESTED = "not tested, as there is one seed"
+"""In words, where the verdict is inconclusive because no test was made, whatever the interval says."""
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -51,14 +53,17 @@ def verdict_sentence(word: str, *, budget: str, gradient_evaluations: float | No
     """The verdict with the budget and the price it was reached at."""
     if word == EQUIVALENT:
         word = f"{word} within {margin:g}"
+    at = f"{word}; at {budget}" if word == UNTESTED else f"{word} at {budget}"
     if gradient_evaluations is None:
-        return f"{word} at {budget}"
+        return at
     times = f"{gradient_evaluations:.2f}"
-    return f"{word} at {budget}, with {'as many' if times == '1.00' else f'{times} times the'} gradient evaluations"
+    return f"{at}, with {'as many' if times == '1.00' else f'{times} times the'} gradient evaluations"
 
 
 def beyond_sentence(word: str, *, margin: float | None) -> str:
     """The verdict on a setting beside the sanity baseline."""
+    if word == UNTESTED:
+        return word
     if word == EQUIVALENT:
         return f"equivalent within {margin:g} to the sanity baseline"
     return f"{word} {'against' if word == INCONCLUSIVE else 'than'} the sanity baseline"

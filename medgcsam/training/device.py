@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
-from medgcsam.errors import MachineError
+from medgcsam.errors import ConfigError, MachineError
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def choose_device(name: str) -> torch.device:
-    """The device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+def choose_device(name: str, *, key: str = "training.device") -> torch.device:
+    """The device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``, as ``key`` asks for it.
 
     Raises:
+        ConfigError: it is none of these words.
         MachineError: a GPU is asked for by name and is not there.
     """
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", name):
+        raise ConfigError(f"{key}: {name!r} is no device; say auto, cpu, cuda, or cuda:1 for a certain GPU.")
     if name == "auto":
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     device = torch.device(name)
@@ -28,8 +32,8 @@ def choose_device(name: str) -> torch.device:
     if index >= count:
         seen = "torch sees no GPU" if count == 0 else f"torch sees {count} GPU(s), cuda:0 to cuda:{count - 1}"
         raise MachineError(
-            f"training.device: {name} is not there ({seen}, torch {torch.__version__}); "
-            "install the driver's torch build (see `medgcsam doctor`) or set training.device=auto."
+            f"{key}: {name} is not there ({seen}, torch {torch.__version__}); "
+            f"install the driver's torch build (see `medgcsam doctor`) or set {key}=auto."
         )
     return torch.device("cuda", index)
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from medgcsam.config import Config
 from medgcsam.journal import Journal
+from medgcsam.pipeline.plan import Plan
 from medgcsam.run_folder import RunFolder
 from medgcsam.training.stepper import Stepper
 from medgcsam.training.trainer import Material
@@ -51,14 +52,27 @@ class Job(Protocol):
         """The part of metrics.json that comes from predictions."""
 
 
-def open_job(config: Config, *, output: Path, cache: Path, device: torch.device, journal: Journal, smoke: bool) -> Job:
-    """The job of a configuration, its data read and checked.
+def open_job(
+    config: Config,
+    *,
+    output: Path,
+    cache: Path,
+    device: torch.device,
+    journal: Journal,
+    smoke: bool,
+    begun: Plan | None = None,
+) -> Job:
+    """The job of a configuration, its data read and checked. ``begun``: the plan of a segmentation that goes on.
 
     Raises:
         MedgcsamError: whatever is wrong with configuration or data; no run has been touched by then.
     """
     if config.task == "segmentation":
-        from medgcsam.training.segmentation import Segmentation as Kind
-    else:
-        from medgcsam.training.classification import Classification as Kind
-    return Kind(config, output=output, cache=cache, device=device, journal=journal, smoke=smoke)
+        from medgcsam.training.segmentation import Segmentation
+
+        return Segmentation(
+            config, output=output, cache=cache, device=device, journal=journal, smoke=smoke, begun=begun
+        )
+    from medgcsam.training.classification import Classification
+
+    return Classification(config, output=output, cache=cache, device=device, journal=journal, smoke=smoke)

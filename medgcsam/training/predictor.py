@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ from medgcsam.errors import ConfigError
 from medgcsam.imaging import Image
 from medgcsam.networks import build_network
 from medgcsam.pipeline.batches import standardize
-from medgcsam.pipeline.grids import back_to_grid, canonical, resample
+from medgcsam.pipeline.grids import mean_to_grid
 from medgcsam.pipeline.preprocess import prepare
 from medgcsam.pipeline.volumes import prepare_volume
 from medgcsam.run_folder import RunFolder, read_json
@@ -37,6 +39,38 @@ class Trained:
     metrics: dict[str, Any]
     network: nn.Module
 
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the classes or structures."""
+        return list(self.metrics["structures" if self.config.task == "segmentation" else "classes"])
+
+    @property
+    def overlapping(self) -> bool:
+        """Whether structures may share voxels."""
+        return self.config.task == "segmentation" and self.config.data.overlapping
+
+    @property
+    def identity(self) -> str:
+        """sha256 of all that decides what is predicted: weights, preparation of an image, decisions of the run.
+
+        Where windows are stitched decides nothing.
+        """
+        config, point = self.config, self.metrics.get("operating_point")
+        decides = {
+            "task": config.task, "outputs": self.outputs, "overlapping": self.overlapping,
+            "network": config.network.model_dump(mode="json", exclude={"weights"}),
+            "image": config.image.model_dump(mode="json"), "precision": config.training.precision,
+            "positive": self.metrics.get("positive"), "operating_point": point,
+        }  # fmt: skip
+        if config.task == "segmentation":
+            decides["patch"] = list(config.patches.size)
+            decides["inference"] = config.inference.model_dump(mode="json", exclude={"stitch"})
+            decides["components"] = read_json(self.run.components)
+        digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode())
+        with open(self.run.best_checkpoint, "rb") as weights:
+            digest.update(hashlib.file_digest(weights, "sha256").digest())
+        return digest.hexdigest()
+
 
 def finished_runs(path: Path) -> list[RunFolder]:
     """The run at ``path``, or all finished runs below it, such as the folds of one seed.
@@ -49,7 +83,8 @@ def finished_runs(path: Path) -> list[RunFolder]:
         if not run.finished():
             raise ConfigError(f"{path}: this run is not finished; run `medgcsam train` again to finish it.")
         return [run]
-    found = sorted(file.parent for file in path.glob("**/metrics.json") if "external" not in file.parts)
+    found = sorted(file.parent for file in path.glob("**/metrics.json"))
+    found = [folder for folder in found if "external" not in folder.relative_to(path).parts]
     runs = [RunFolder(folder) for folder in found if (folder / "config.yaml").is_file() and ".old-" not in folder.name]
     if not runs:
         raise ConfigError(f"{path}: there is no finished run here; name a run folder, or one that holds its folds.")
@@ -64,7 +99,11 @@ def load_trained(runs: Sequence[RunFolder], device: torch.device) -> list[Traine
         DataError: a file of a run is absent or damaged.
     """
     trained = [_load(run, device) for run in runs]
-    questions = {(one.config.task, *_outputs(one)) for one in trained}
+    questions = set()
+    for one in trained:
+        image = one.config.image
+        read_as = (image.dimensions, image.irregular, image.pet, image.orientation)
+        questions.add((one.config.task, *read_as, one.overlapping, *one.outputs))
     if len(questions) > 1:
         raise ConfigError(f"{runs[0].path.parent}: its runs answer different questions; name the folds of one.")
     return trained
@@ -78,10 +117,6 @@ def _load(run: RunFolder, device: torch.device) -> Trained:
         network = build_network(config.network, channels=config.image.channels, outputs=len(metrics["classes"]))
     network.load_state_dict(checkpoint.load(run.best_checkpoint)["network"])
     return Trained(run, config, metrics, network.to(device).eval())
-
-
-def _outputs(one: Trained) -> list[str]:
-    return list(one.metrics["structures" if one.config.task == "segmentation" else "classes"])
 
 
 def classify(trained: Sequence[Trained], image: Image, device: torch.device) -> np.ndarray:
@@ -102,22 +137,10 @@ def segment(trained: Sequence[Trained], image: Image, device: torch.device, *, s
     Each network sees the image as its run planned it. Probabilities of several are averaged on the image's own voxels.
     Only what all runs keep the largest part of is reduced to it.
     """
-    first, overlapping = trained[0], trained[0].config.data.overlapping
-    if len(trained) == 1:
-        probabilities, grid = _probabilities(first, image, device, scratch)
-        label = back_to_grid(probabilities, grid, overlapping=overlapping)
-    else:
-        total: np.ndarray | None = None
-        for one in trained:
-            probabilities, grid = _probabilities(one, image, device, scratch)
-            own = resample(probabilities, grid.turned)
-            total = own if total is None else np.add(total, own, out=total)
-        channels = len(total) if overlapping else 1
-        label = np.zeros((channels, *grid.shape), np.uint8 if overlapping else np.int16)
-        decided = total > 0.5 * len(trained) if overlapping else total.argmax(0)[None]
-        canonical(label, grid)[...] = decided
+    first, overlapping = trained[0], trained[0].overlapping
+    label = mean_to_grid([_probabilities(one, image, device, scratch) for one in trained], overlapping=overlapping)
     rules = [read_json(one.run.components)["structures"] for one in trained]
-    names = _outputs(first)
+    names = first.outputs
     kept = [k for k, name in enumerate(names, 1) if all(rule[name]["keep"] == "largest" for rule in rules)]
     return keep_largest(label, kept, overlapping=overlapping)
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import yaml
 
-from medgcsam.config import Config, dump
+from medgcsam.config import Config, dump, load
 from medgcsam.config.shipped import is_shipped
 from medgcsam.errors import ConfigError, DataError
 from medgcsam.intake.description import file_sha256
+from medgcsam.pipeline.plan import Plan
 from medgcsam.places import shown
 from medgcsam.run_folder import RunFolder, read_json, writing_failed
 
@@ -30,9 +31,11 @@ def check_same_configuration(run: RunFolder, config: Config) -> None:
         ConfigError: naming the keys that differ and both values.
     """
     before = _defaults() | _flat(yaml.safe_load(run.config.read_text("utf-8")))
-    if run.plan.is_file():  # numbers that the data decided stand where the command says `auto`
-        before |= {tuple(key.split(".")): planned["asked"] for key, planned in read_json(run.plan).items()}
     now = _defaults() | _flat(yaml.safe_load(dump(without_places(config))))
+    for name, planned in (read_json(run.plan) if run.plan.is_file() else {}).items():
+        key = tuple(name.split("."))
+        if now.get(key) == planned["asked"]:  # numbers that the data decided stand where the command says `auto`
+            before[key] = planned["asked"]
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     changed = [key for key in changed if not any(key[: len(harmless)] == harmless for harmless in _HARMLESS)]
     if not changed:
@@ -43,6 +46,41 @@ def check_same_configuration(run: RunFolder, config: Config) -> None:
         f"{run.path}: this run was begun with another configuration ({'; '.join(told)}{more}); take the old values, "
         "give the new ones another name, or begin anew with --restart."
     )
+
+
+def begun_plan(run: RunFolder) -> Plan | None:
+    """The plan that an unfinished run was begun with: the numbers of its config.yaml that plan.json names.
+
+    None where it has none, as a classification. Raises ConfigError naming the keys that the two files disagree on.
+    """
+    if not run.plan.is_file():
+        return None
+    planned, begun = read_json(run.plan), load(run.config)
+    written = _flat(begun.model_dump(mode="json"))
+    keys = {name: tuple(name.split(".")) for name in planned}
+    differ = [name for name, key in keys.items() if written.get(key, ...) != planned[name]["value"]]
+    if differ:
+        raise ConfigError(
+            f"{run.path}: plan.json and config.yaml of this run disagree on {', '.join(differ)}, so it cannot go on; "
+            "restore them, or begin anew with --restart."
+        )
+    values = {name: getattr(getattr(begun, section), key) for name, (section, key) in keys.items()}
+    return Plan(values, {name: entry["reason"] for name, entry in planned.items()})
+
+
+def check_same_cases(run: RunFolder, facts: dict[str, Any]) -> None:
+    """Refuse to go on with other cases than a run was begun with; ``facts``: what provenance.json would say now.
+
+    Raises:
+        DataError: images, split or manifest are others.
+    """
+    before = read_json(run.provenance)
+    for key, what in (("images_sha256", "images"), ("split_sha256", "split"), ("manifest_sha256", "manifest")):
+        if before[key] != facts[key]:
+            raise DataError(
+                f"{run.path}: the {what} changed since this run began; bring the old ones back, or begin anew "
+                "with --restart."
+            )
 
 
 def check_same_data(run: RunFolder, config: Config) -> None:

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from medgcsam.config import Config, dump
-from medgcsam.errors import DataError
 from medgcsam.journal import Journal
 from medgcsam.networks import count_parameters, load_weights
 from medgcsam.places import cache_folder
@@ -17,14 +16,21 @@ from medgcsam.run_folder import (
     SCHEMA,
     RunFolder,
     ensure_writable,
-    read_json,
     write_json,
     write_text,
 )
 from medgcsam.training.device import check_precision, choose_device, describe_device, memory_errors, repeatable
 from medgcsam.training.jobs import Job, open_job
 from medgcsam.training.provenance import json_digest, software, text_digest
-from medgcsam.training.resume import check_same_configuration, check_same_data, set_aside, source_digest, without_places
+from medgcsam.training.resume import (
+    begun_plan,
+    check_same_cases,
+    check_same_configuration,
+    check_same_data,
+    set_aside,
+    source_digest,
+    without_places,
+)
 from medgcsam.training.smoke import smoke_config
 from medgcsam.training.stepper import Stepper
 from medgcsam.training.trainer import Progress, Trainer
@@ -37,7 +43,8 @@ def train(config: Config, *, restart: bool = False, smoke: bool = False, journal
     """Train, select on validation, test once; returns the run folder.
 
     A finished run is left as it is; an unfinished one goes on from its last epoch, to the same result as if it had
-    not been interrupted. ``restart`` sets the old run aside. ``smoke`` is a trial: one epoch, few cases.
+    not been interrupted, on whatever device. ``restart`` sets the old run aside. ``smoke`` is a trial: one epoch, few
+    cases. Nothing of the run is written before all that can be refused without training has been.
 
     Raises:
         MedgcsamError: every expected fault, before any training where it can be known before.
@@ -47,7 +54,8 @@ def train(config: Config, *, restart: bool = False, smoke: bool = False, journal
     output = Path(config.output.folder)
     run = RunFolder.of(output, config.name, config.setting, config.training.seed, config.split.fold)
     ensure_writable(output)
-    if run.config.is_file() and not restart:
+    begun = run.config.is_file() and not restart
+    if begun:
         check_same_configuration(run, config)
         check_same_data(run, config)
         if run.finished():
@@ -60,14 +68,25 @@ def train(config: Config, *, restart: bool = False, smoke: bool = False, journal
     journal.say(f"{config.name}: {config.setting}, seed {config.training.seed}, fold {config.split.fold}")
     if smoke:
         journal.say(SMOKE)
-    job = open_job(config, output=output, cache=cache_folder(output), device=device, journal=journal, smoke=smoke)
-    # From here on the data are known to be sound; a refused command has touched no run.
+    plan = begun_plan(run) if begun else None
+    job = open_job(
+        config, output=output, cache=cache_folder(output), device=device, journal=journal, smoke=smoke, begun=plan
+    )
+    facts = _provenance(config, job, device)
+    if begun:
+        check_same_cases(run, facts)
+    network, facts["network"] = _network(job, device)
+    trainer = _trainer(job, network, device, run, journal)
+    if begun and run.last_checkpoint.is_file():
+        trainer.take_up()
+    # From here on configuration and data are known to be sound; a refused command has touched no run.
     if restart and (old := set_aside(run)):
         journal.say(f"The old run is now {old.name}, beside the new one.")
     journal.open_log(run.log)
     _introduce(job.cases, journal)
-    _write_beginning(run, config, job, device)
-    progress = _fit(job, device, run, journal)
+    _introduce_network(config, facts, journal)
+    _write_beginning(run, job, facts)
+    progress = trainer.fit()
     job.test(run, journal)
     _write_metrics(job, run, progress)
     return run.path
@@ -91,21 +110,21 @@ def _introduce(cases: Any, journal: Journal) -> None:
         journal.say(f"        dropped: {leakage['dropped_from_train']} images identical to one in a later partition")
 
 
-def _write_beginning(run: RunFolder, config: Config, job: Job, device: torch.device) -> None:
-    """What is known before training: configuration, split, provenance. A resumed run must find the same images."""
-    cases, facts = job.cases, _provenance(config, job, device)
-    if run.last_checkpoint.is_file() and run.provenance.is_file():
-        before = read_json(run.provenance)
-        for key, what in (("images_sha256", "images"), ("split_sha256", "split"), ("manifest_sha256", "manifest")):
-            if before[key] != facts[key]:
-                raise DataError(
-                    f"{run.path}: the {what} changed since this run began; bring the old ones back, or begin anew "
-                    "with --restart."
-                )
+def _introduce_network(config: Config, facts: dict[str, Any], journal: Journal) -> None:
+    if config.network.weights:
+        journal.say(f"weights {Path(config.network.weights).name}: {facts['network']['weights']}")
+    journal.say(
+        f"network {config.network.name}, {facts['network']['parameters']:,} weights, on {facts['device']}, "
+        f"{config.training.precision}"
+    )
+
+
+def _write_beginning(run: RunFolder, job: Job, facts: dict[str, Any]) -> None:
+    """What is known before training: configuration, split, plan, provenance (``facts``)."""
+    cases, plan = job.cases, job.plan
     write_json(run.split, cases.split.document)
     write_json(run.fingerprints, {name: cases.fingerprints(name) for name in ("train", "validation")})
     write_json(run.provenance, facts)
-    plan = job.plan
     if plan is not None:
         planned = {"asked": "auto"}
         write_json(run.plan, {k: planned | {"value": v, "reason": plan.reasons[k]} for k, v in plan.values.items()})
@@ -142,33 +161,25 @@ def _provenance(config: Config, job: Job, device: torch.device) -> dict[str, Any
     }
 
 
-def _fit(job: Job, device: torch.device, run: RunFolder, journal: Journal) -> Progress:
+def _trainer(job: Job, network: nn.Module, device: torch.device, run: RunFolder, journal: Journal) -> Trainer:
     training, batches = job.config.training, job.batches()
-    network = _network(job, device, run, journal)
     stepper = Stepper(
         job.config.optimizer, job.config.schedule, network, epochs=training.epochs,
         steps_per_epoch=-(-len(batches) // training.accumulate), device=device, precision=training.precision,
     )  # fmt: skip
-    return Trainer(job.material(network, stepper, batches), training, run, journal).fit()
+    return Trainer(job.material(network, stepper, batches), training, run, journal)
 
 
-def _network(job: Job, device: torch.device, run: RunFolder, journal: Journal) -> nn.Module:
-    """The network with its initial weights, which depend on the seed alone."""
+def _network(job: Job, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
+    """The network with its initial weights, which depend on the seed alone; what provenance.json says of it."""
     config = job.config
     torch.manual_seed(config.training.seed)
     network = job.network()
     facts: dict[str, Any] = {"name": config.network.name, "parameters": count_parameters(network), "weights": None}
     if config.network.weights:
-        report = load_weights(network, config.network.weights)
-        facts["weights"] = str(report)
-        journal.say(f"weights {Path(config.network.weights).name}: {report}")
-    write_json(run.provenance, read_json(run.provenance) | {"network": facts})
-    journal.say(
-        f"network {config.network.name}, {facts['parameters']:,} weights, on {describe_device(device)}, "
-        f"{config.training.precision}"
-    )
+        facts["weights"] = str(load_weights(network, config.network.weights))
     with memory_errors("building the network"):
-        return network.to(device)
+        return network.to(device), facts
 
 
 def _write_metrics(job: Job, run: RunFolder, progress: Progress) -> None:

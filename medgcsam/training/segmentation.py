@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from medgcsam.journal import Journal
 from medgcsam.networks import build_segmentation_network
 from medgcsam.pipeline.augment_patches import AugmentPatches
 from medgcsam.pipeline.patches import PatchBatches
-from medgcsam.pipeline.plan import stages_of
+from medgcsam.pipeline.plan import Plan, stages_of
 from medgcsam.pipeline.segmentation_cases import SegmentationCases, prepare_segmentation
 from medgcsam.run_folder import RunFolder, read_json, read_table
 from medgcsam.scoring_segmentation import segmentation_document
@@ -44,18 +45,25 @@ class Segmentation:
     baseline_method = ""
 
     def __init__(
-        self, config: Config, *, output: Path, cache: Path, device: torch.device, journal: Journal, smoke: bool
+        self,
+        config: Config,
+        *,
+        output: Path,
+        cache: Path,
+        device: torch.device,
+        journal: Journal,
+        smoke: bool,
+        begun: Plan | None = None,
     ) -> None:
         self.cases: SegmentationCases = prepare_segmentation(
-            config, output=output, cache=cache, journal=journal, smoke=smoke
+            config, output=output, cache=cache, journal=journal, smoke=smoke, begun=begun, accept=_check_network
         )
         self.config, self.plan, self.device = self.cases.config, self.cases.plan, device
-        check_groups(config.optimizer, self.network)
 
     @property
     def outputs(self) -> int:
-        """Channels of the network's output: one per structure, and one for the background unless they overlap."""
-        return len(self.cases.structures) + (not self.cases.overlapping)
+        """Channels of the network's output."""
+        return outputs_of(self.cases.structures, overlapping=self.cases.overlapping)
 
     def data_facts(self) -> dict[str, Any]:
         """What provenance.json says of the data besides the data set's own facts."""
@@ -163,9 +171,20 @@ class Segmentation:
     def _pairs(self, probabilities: np.ndarray, label: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         """Predicted and reference voxels (bool) of each structure."""
         if self.cases.overlapping:
-            return [(channel >= 0.5, truth > 0) for channel, truth in zip(probabilities, label, strict=True)]
+            return [(channel > 0.5, truth > 0) for channel, truth in zip(probabilities, label, strict=True)]
         numbers = probabilities.argmax(0)
         return [(numbers == k, label[0] == k) for k in range(1, self.outputs)]
+
+
+def outputs_of(structures: Sequence[str], *, overlapping: bool) -> int:
+    """Channels of a network's output: one per structure, and one for the background unless they overlap."""
+    return len(structures) + (not overlapping)
+
+
+def _check_network(config: Config, structures: Sequence[str]) -> None:
+    """Raise ConfigError for a network that cannot be built, or of which the groups of the optimizer name nothing."""
+    network = network_of(config, outputs=outputs_of(structures, overlapping=config.data.overlapping))
+    check_groups(config.optimizer, lambda: network)
 
 
 def network_of(config: Config, *, outputs: int) -> nn.Module:

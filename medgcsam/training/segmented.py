@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from medgcsam.training.sliding_window import sliding_window
 from medgcsam.training.threshold_baseline import METHOD, Threshold, threshold_label, threshold_table
 
 _BESIDE = ("site", "scanner", "sex", "age")
+MAX_WORD = 60
+"""Letters of a structure's name in the name of a file."""
 
 
 @dataclass(frozen=True)
@@ -124,16 +127,27 @@ def reference_of(cases: SegmentationCases, row: int) -> tuple[Image, np.ndarray]
 def write_masks(folder: Path, name: str, label: np.ndarray, image: Image, structures: Sequence[str]) -> list[str]:
     """``NAME.nii.gz`` on the grid of ``image``; of overlapping structures one file for each, ``NAME_STRUCTURE``.
 
-    Returns the names of the files. What a file name cannot hold becomes an underscore.
+    Returns the names of the files, in the order of the structures.
     """
-    stems = [name]
-    if len(label) > 1:
-        stems = [f"{name}_{re.sub(r'[^A-Za-z0-9._+-]', '_', structure)}" for structure in structures]
+    stems = [name] if len(label) == 1 else [f"{name}_{word}" for word in file_words(structures)]
     files = [f"{stem}.nii.gz" for stem in stems]
     for file, channel in zip(files, label, strict=True):
         mask = Image(array=channel[None].astype(np.int16), unit="label", affine=image.affine, spacing=image.spacing)
         write_nifti_label(mask, folder / file)
     return files
+
+
+def file_words(names: Sequence[str]) -> list[str]:
+    """Each name as a part of a file name: what that cannot hold becomes an underscore.
+
+    Where two would become the same, or the same but for capitals, which some file systems do not tell apart, all of
+    them get their number, counted from 1.
+    """
+    words = [re.sub(r"[^A-Za-z0-9._+-]", "_", name)[:MAX_WORD] for name in names]
+    counts = Counter(word.lower() for word in words)
+    numbered = [f"{word}-{n}" if counts[word.lower()] > 1 else word for n, word in enumerate(words, 1)]
+    unique = len({word.lower() for word in numbered}) == len(words)
+    return numbered if unique else [f"{n}-{word}" for n, word in enumerate(words, 1)]
 
 
 def _lines(
@@ -174,8 +188,9 @@ class _References:
 def comparable(image: Image, intensity: str) -> np.ndarray:
     """Values (channels, *spatial) that a threshold can be set on: as the file has them (SUV, HU, gray), but where the
     network sees z-scores, because the numbers of two images mean different things, as deviations from the image's mean
-    over the voxels that are not 0."""
-    values = image.array
+    over the voxels that are not 0. Of several channels of measurements the first alone, which is that of the
+    baseline."""
+    values = image.array if image.unit == "display" else image.array[:1]
     if intensity != "zscore" or not (used := values[values != 0]).size:
         return values
     return (values - used.mean(dtype=np.float64)) / max(float(used.std(dtype=np.float64)), 1e-8)

@@ -10,5 +10,6 @@ def smoke_config(config: Config) -> Config:
     training = config.training.model_copy(update={"epochs": 1, "patience": None, "select": "loss"})
     evaluation = config.evaluation.model_copy(update={"replicates": 100})
     optimizer = config.optimizer.model_copy(update={"start": 0.0})
-    changed = {"training": training, "evaluation": evaluation, "optimizer": optimizer}
+    schedule = config.schedule.model_copy(update={"warmup_epochs": min(1.0, config.schedule.warmup_epochs)})
+    changed = {"training": training, "evaluation": evaluation, "optimizer": optimizer, "schedule": schedule}
     return config.model_copy(update={"name": f"{config.name}-smoke", **changed})

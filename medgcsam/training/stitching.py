@@ -167,5 +167,5 @@ class _OnDisk:
         size = 2 * prod(self._shape) / 1e9
         return MachineError(
             f"The segmentation of a volume, {size:.1f} GB, cannot be written to {self._folder} "
-            f"({error.strerror or error}): free some space there, or set inference.stitch to cpu."
+            f"({error.strerror or error}): free some space there, or train with inference.stitch=cpu."
         )

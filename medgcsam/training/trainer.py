@@ -66,23 +66,30 @@ class Trainer:
         self.progress = Progress()
 
     def fit(self) -> Progress:
-        """Train from the last checkpoint, or from the start, to the last epoch or to early stopping.
+        """Train from what ``take_up`` found, or from the start, to the last epoch or to early stopping.
 
         Raises:
             Interrupted: a signal came; the last checkpoint is that of the last finished epoch.
             ConfigError: the loss is no longer a number.
             MachineError: out of memory, or a checkpoint cannot be written.
         """
-        self._resume()
+        if self.run.last_checkpoint.is_file():
+            write_json_lines(self.run.history, self.progress.history)
+        else:
+            self._save()
+        if self.progress.epoch:
+            self.journal.say(f"Going on after epoch {self.progress.epoch} of {self.config.epochs}.")
         with StopSignal() as stop:
             while self.progress.epoch < self.config.epochs and not self._patience_is_over():
                 self._epoch(self.progress.epoch + 1, stop)
         return self.progress
 
-    def _resume(self) -> None:
-        if not self.run.last_checkpoint.is_file():
-            self._save()
-            return
+    def take_up(self) -> None:
+        """Bring network, optimizer and progress to the last checkpoint; writes nothing.
+
+        Raises:
+            DataError: it is damaged, or of another network.
+        """
         content = checkpoint.load(self.run.last_checkpoint, self.material.device)
         try:
             self.material.network.load_state_dict(content["network"])
@@ -92,9 +99,6 @@ class Trainer:
             raise DataError(
                 f"{self.run.last_checkpoint}: it does not fit the configuration; begin anew with --restart."
             ) from error
-        write_json_lines(self.run.history, self.progress.history)
-        if self.progress.epoch:
-            self.journal.say(f"Going on after epoch {self.progress.epoch} of {self.config.epochs}.")
 
     def _patience_is_over(self) -> bool:
         waited = self.progress.epoch - self.progress.best_epoch
@@ -109,7 +113,9 @@ class Trainer:
         record |= self._sharpness()
         score = -record["validation_loss"] if self.config.select == "loss" else record[f"validation_{self._measure}"]
         if score is None:
-            raise DataError(f"validation: {_WITHOUT_SCORE[self._measure]}; set training.select=loss.")
+            raise DataError(
+                f"validation: {_WITHOUT_SCORE[self._measure]}; begin anew with training.select=loss and --restart."
+            )
         record["best"] = score > self.progress.best_score
         self.progress.epoch = number
         self.progress.history.append(record)

@@ -51,6 +51,9 @@ def path(tmp_path: Path) -> Path:
         ("compare.folds", ["compare.folds=[0, 5]"]),
         ("compare.folds", ["compare.folds=[1, 1]"]),
         ("compare.folds", ["split.by=manifest", "compare.folds=[0]"]),
+        ("image.channels", ["image.channels=2"]),
+        ("image.mean", ["task=segmentation", "image.channels=2", "image.mean=[1, 2, 3]"]),
+        ("image.clip", ["task=segmentation", "image.channels=3", "image.clip=[[0, 1], [0, 2]]"]),
     ],
 )
 def test_a_contradiction_is_a_fault(path: Path, key: str, overrides: list[str]) -> None:
@@ -74,6 +77,8 @@ def test_a_contradiction_is_a_fault(path: Path, key: str, overrides: list[str]) 
         ["network={weights: w.pt, freeze_stem: true}"],
         ["optimizer={base: sgd, ascent: momentum, nesterov: true}"],
         ["optimizer={base: rmsprop, momentum: 0.9, ascent: momentum}"],
+        ["task=segmentation", "image={channels: 2, clip: [[0, 1], [0, 2]], mean: 3, std: [1, 2]}"],
+        ["task=segmentation", "image={channels: 5, clip: [0, 1]}"],
     ],
 )
 def test_what_fits_together_is_accepted(path: Path, overrides: list[str]) -> None:

@@ -67,7 +67,7 @@ def test_a_key_like_no_other_lists_those_there_are(write) -> None:
         ("split:\n  stratify: yes", "split.stratify", "true or false, but is 'yes'"),
         ("split:\n  test_from: 2024-02-30", "split.test_from", "YYYY-MM-DD"),
         ("image:\n  size: [64]", "image.size", "too few"),
-        ("image:\n  channels: 2", "image.channels", "1 or 3"),
+        ("image:\n  channels: 0", "image.channels", "1 or more"),
         ("data.x: 1", "data.x", "unknown key"),
         ("evaluation: 3", "evaluation", "a section"),
         ("report:\n  title: 1.5", "report.title", "in quotes"),

@@ -7,7 +7,14 @@ import pytest
 from statsmodels.stats.proportion import proportion_confint
 
 from medgcsam.evaluation import bca, mann_whitney_score, wilson
-from medgcsam.evaluation.intervals import Interval, acceleration, mean_interval, ratio_interval
+from medgcsam.evaluation.intervals import (
+    Interval,
+    acceleration,
+    degrees_of_freedom,
+    mean_interval,
+    ratio_interval,
+    student_interval,
+)
 
 
 @pytest.mark.parametrize(("count", "n"), [(0, 12), (3, 12), (12, 12), (57, 83)])
@@ -79,3 +86,28 @@ def test_mean_of_two_rates_is_narrower_than_either():
     mean = mean_interval(0.9, one, 0.9, one)
     assert mean.high - mean.low == pytest.approx((one.high - one.low) / np.sqrt(2), rel=0.05)
     assert isinstance(mean, Interval)
+
+
+def test_students_interval_keeps_to_the_range_of_its_scale():
+    plain = student_interval(0.9, 0.1, 4)
+    assert plain.high == pytest.approx(0.9 + 2.776 * 0.1, abs=1e-3)
+    low, high, _ = student_interval(0.9, 0.1, 4, scale="logit")
+    assert 0 < low < 0.9 < high < 1
+    # On the logit scale the two sides are equal.
+    odds = [np.log(value / (1 - value)) for value in (low, 0.9, high)]
+    assert odds[2] - odds[1] == pytest.approx(odds[1] - odds[0]) == pytest.approx(2.776 * 0.1 / 0.09, abs=1e-2)
+    low, high, _ = student_interval(3.0, 2.0, np.inf, scale="log")
+    assert (low, high) == pytest.approx((3 * np.exp(-1.96 * 2 / 3), 3 * np.exp(1.96 * 2 / 3)), rel=1e-3)
+
+
+@pytest.mark.parametrize(("mean", "scale"), [(0.0, "logit"), (1.0, "logit"), (0.0, "log")])
+def test_a_mean_at_the_boundary_has_no_interval(mean, scale):
+    found = student_interval(mean, 0.1, 4, scale=scale)
+    assert np.isnan(found.low)
+    assert "boundary" in found.reason
+
+
+def test_degrees_of_freedom_of_a_sum():
+    assert degrees_of_freedom(np.array([1.0, 0.0]), np.array([4.0, 9.0]), 20) == pytest.approx(4)
+    assert degrees_of_freedom(np.array([1.0, 1.0]), np.array([5.0, 5.0]), 20) == pytest.approx(10)
+    assert degrees_of_freedom(np.array([1.0, 1.0]), np.array([5.0, 5.0]), 5) == pytest.approx(5)

@@ -119,6 +119,18 @@ def test_contours_are_classes_by_the_names_of_the_configuration(shared_data, tmp
     assert found(None) == (None, [])
 
 
+def test_masks_of_several_files_are_checked_together(tmp_path):
+    mask = np.eye(64)
+    table = masked(tmp_path, p0_kidney=mask, p0_tumour=mask.T * (1 - mask), p1=mask).iloc[:1]
+    table.loc[0, "mask"] += f"|{tmp_path / 'p0_tumour_mask.png'}"
+    row = tuple(table.loc[0, ["image", "mask"]])
+    assert examine.examine(row, Reading(names={"*tumour*": 1})).mask == (0,)
+    assert examine.examine(row, Reading(names={"*kidney*": 1, "*tumour*": 2})).mask == (0, 1)
+    (fault,) = examine.examine(row, Reading(names={"lesion": 1})).faults
+    assert (fault.kind, fault.mask) == ("mask_values", 0)
+    assert "is one of several masks" in fault.sentence
+
+
 def test_nested_structures_are_a_fault_only_where_both_are_named(monkeypatch, tmp_path):
     def read(mask, like, *, names, irregular, orientation, overlapping=False):
         if not overlapping and (names is None or len(names) > 1):

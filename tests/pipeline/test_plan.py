@@ -9,10 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medgcsam.errors import DataError
+from medgcsam.config import dump, load
+from medgcsam.config.patches import LONGEST
+from medgcsam.errors import ConfigError, DataError
 from medgcsam.networks import segmentation
 from medgcsam.pipeline.budget import COSTS, STEP_SECONDS, largest_patch, network_stages
-from medgcsam.pipeline.plan import FEWEST_STEPS, MOST_PER_IMAGE, Plan, make_plan, resolved, stages_of
+from medgcsam.pipeline.plan import (
+    FEWEST_STEPS,
+    MOST_PER_IMAGE,
+    Plan,
+    check_resolved,
+    continued,
+    make_plan,
+    resolved,
+    stages_of,
+)
 from medgcsam.pipeline.stages import factors, stages
 from medgcsam.pipeline.survey import Surveyed
 
@@ -56,6 +67,30 @@ def test_foreground_statistics_pool_the_samples():
     assert plan.values["image.mean"] == pytest.approx(pooled.mean(), rel=1e-4)
     assert plan.values["image.std"] == pytest.approx(pooled.std(), rel=1e-4)
     assert plan.values["image.clip"] == pytest.approx(np.percentile(pooled, [0.5, 99.5]), rel=1e-4)
+
+
+def test_each_channel_has_foreground_statistics_of_its_own():
+    random = np.random.default_rng(1)
+    samples = [random.normal([[40], [7000]], [[10], [900]], (2, 500)).astype(np.float32) for _ in range(3)]
+    surveyed = [seen(foreground=part, channels=2) for part in samples]
+    plan, pooled = planned(surveyed, image={"channels": 2}), np.concatenate(samples, axis=1)
+    assert plan.values["image.mean"] == pytest.approx(pooled.mean(1), rel=1e-4)
+    assert plan.values["image.std"] == pytest.approx(pooled.std(1), rel=1e-4)
+    clip = np.array(plan.values["image.clip"])
+    np.testing.assert_allclose(clip, np.percentile(pooled, [0.5, 99.5], axis=1).T, rtol=1e-4)
+    assert plan.reasons["image.mean"].startswith("mean of each channel, of 1500 values")
+    one = planned(surveyed, image={"channels": 2, "mean": 3.0})
+    assert "image.mean" not in one.values
+    assert len(one.values["image.std"]) == 2
+
+
+def test_one_rule_is_for_gray_made_three_channels_and_for_colours():
+    gray = planned([seen()], image={"channels": 3})
+    assert gray.values["image.mean"] == 2.0
+    colours = [seen((9, 9), None, "display", np.float32([[0, 1], [0, 0], [1, 1]]), picture=(9, 9), channels=3)]
+    assert planned(colours, image={"channels": 3, "intensity": "foreground"}).values["image.mean"] == 0.5
+    luminance = planned(colours, image={"channels": 1, "intensity": "foreground"}).values["image.mean"]
+    assert luminance == pytest.approx(0.114 + 0.299 / 2, rel=1e-4)
 
 
 def test_intensity_goes_by_the_unit():
@@ -141,6 +176,7 @@ def test_random_sets_give_patches_that_the_networks_take(name):
     random = np.random.default_rng(0)
     fewest = segmentation._BUILDERS[name][2]
     assert COSTS[name].width == segmentation._BUILDERS[name][1]
+    assert COSTS[name].fewest == fewest
     for _ in range(60):
         axes = int(random.integers(2, 4))
         median = tuple(int(n) for n in random.integers(40, 500, axes))
@@ -155,6 +191,74 @@ def test_random_sets_give_patches_that_the_networks_take(name):
         if 2 * prod(patch) > voxels:  # over the budget only where nothing could be shortened
             least = [64, 64] if axes == 2 else [32, 32, 64 if name.startswith("swin") else 32]
             assert all(n <= limit for n, limit in zip(sorted(patch), least, strict=True))
+
+
+@pytest.mark.parametrize("name", list(COSTS))
+def test_whatever_is_planned_can_be_written_read_and_built(name, tmp_path):
+    """Single slices, thin volumes, tiny and long pictures: no plan that its own configuration file would refuse."""
+    random = np.random.default_rng(1)
+    sets = [((40, 44, 5), (1.0, 1.0, 5.0)), ((24, 28, 1), (1.0, 1.0, 5.0)), ((7, 40), (1.0, 1.0)), ((1, 1, 1), None),
+            ((9, 9000), None)]  # fmt: skip
+    for _ in range(10):
+        axes = int(random.integers(2, 4))
+        shape = tuple(int(n) for n in np.exp(random.uniform(0, np.log(300), axes)))
+        sets.append((shape, None if random.random() < 0.3 else tuple(np.exp(random.uniform(-1, 2, axes)))))
+    for shape, spacing in sets:
+        flat = {"picture": shape} if len(shape) == 2 else {}
+        images = [seen(shape, spacing, picture_spacing=spacing, **flat)] * int(random.integers(1, 60))
+        asked = config(network={"name": name}, image={"size": 4096})
+        fixed = resolved(asked, make_plan(asked, images, device_memory_gb=random.choice([None, 8.0, 80.0])))
+        check_resolved(fixed)
+        (tmp_path / "config.yaml").write_text(dump(fixed))
+        read = load(tmp_path / "config.yaml")
+        assert (read.patches, read.image, read.network) == (fixed.patches, fixed.image, fixed.network)
+        assert read.training == fixed.training
+        patch, found = read.patches.size, stages_of(read)
+        assert max(patch) <= LONGEST
+        dimensions = read.image.dimensions
+        kernels, strides = [k for k, _ in found], [s for _, s in found]
+        design = segmentation._Design(name, dimensions, 1, 2, read.network.width, kernels, strides, 0.0, False)
+        segmentation._check_patch(design, patch, segmentation._BUILDERS[name][2])
+
+
+def test_numbers_for_another_count_of_axes_are_refused_by_key():
+    with pytest.raises(ConfigError, match=r"image\.spacing: \[2\.0, 2\.0\] has 2 numbers, .* volumes; give 3"):
+        planned([seen()], image={"spacing": (2.0, 2.0)})
+    for sections in ({"network": {"levels": 2}}, {"image": {"spacing": None}}, {}):
+        with pytest.raises(ConfigError, match=r"patches\.size: \[32, 32\] has 2 numbers, .* volumes; give 3"):
+            planned([seen()], patches={"size": (32, 32)}, **sections)
+    with pytest.raises(ConfigError, match=r"patches\.size: \[32, 32, 32\] .* are pictures; give 2"):
+        planned([seen((64, 48), None, picture=(64, 48))], patches={"size": (32, 32, 32)})
+
+
+def test_an_odd_length_is_named_with_the_nearest_that_work():
+    with pytest.raises(ConfigError, match=r"33 is odd and cannot be halved; take 32 x 32 x 32 or 40 x 40 x 40\.$"):
+        planned([seen()], patches={"size": (33, 33, 33)}, image={"spacing": (1.0, 1.0, 1.0)})
+    for size in ((32, 32, 32), (40, 40, 40)):
+        assert (
+            planned([seen()], patches={"size": size}, image={"spacing": (1.0, 1.0, 1.0)}).values["network.levels"] >= 4
+        )
+    with pytest.raises(ConfigError, match=r"8 x 8 allows 2 of the 4 resolutions of dynunet_small; take .* or more"):
+        network_stages("dynunet_small", (8, 8), None)
+
+
+def test_a_begun_plan_is_kept_whatever_the_device():
+    settings = config(network={"name": "unet"})
+    begun = make_plan(settings, [seen()] * 5, device_memory_gb=None)
+    assert (
+        begun.values["patches.size"] != make_plan(settings, [seen()] * 5, device_memory_gb=80.0).values["patches.size"]
+    )
+    assert continued(settings, begun, [seen()] * 5) is begun
+    older = Plan({k: v for k, v in begun.values.items() if k != "network.levels"}, begun.reasons)
+    with pytest.raises(ConfigError, match=r"^network\.levels: the plan .* says nothing"):
+        continued(settings, older, [seen()] * 5)
+
+
+def test_planned_numbers_that_contradict_the_configuration_are_refused():
+    settings = config(optimizer={"name": "gcsam", "ascent_fraction": 0.25})
+    fixed = resolved(settings, make_plan(settings, [seen()] * 5, device_memory_gb=None))
+    with pytest.raises(ConfigError, match=r"optimizer\.ascent_fraction: leaves less than one image of a batch of 2"):
+        check_resolved(fixed)
 
 
 def test_a_step_of_a_small_network_takes_about_a_quarter_second_of_a_cpu():

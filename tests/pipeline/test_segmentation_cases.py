@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image as Picture
 
 from medgcsam.config import Config, dump
 from medgcsam.errors import ConfigError, DataError
@@ -104,6 +105,73 @@ def test_faulty_masks_are_named_together_or_left_out_and_counted(tmp_path):
     assert len(cases.store) == len(cases.split.partition) == 6
     assert cases.dataset.excluded == {"image or mask that cannot be used": 2}
     assert not {"patient 1", "patient 5"} & set(cases.table["patient_id"])
+
+
+def edit(path, change):
+    """Write a volume again with other values, on the same grid."""
+    read = nibabel.load(path)
+    nibabel.save(nibabel.Nifti1Image(change(np.asarray(read.dataobj)), read.affine), path)
+
+
+@pytest.mark.parametrize("partition", ["train", "test"])
+def test_images_that_do_not_fit_are_named_together_or_left_out_and_counted(tmp_path, partition):
+    manifest = cohort(tmp_path)
+    before = prepare(settings(manifest), tmp_path)
+    numbers = before.rows(partition)[:2]
+    four, flat = (str(before.table["patient_id"].iat[row]) for row in numbers)
+    edit(tmp_path / "set" / f"p{four.split()[1]}.nii.gz", lambda values: np.stack([values, values], -1))
+    Picture.fromarray(np.eye(30, dtype=np.uint8)).save(tmp_path / "set" / "flat.png")
+    rewrite(manifest, lambda rows: [["flat.png", row[1], "flat.png"] if row[1] == flat else row for row in rows])
+    absent = next(name for name in before.table["patient_id"] if name not in (four, flat))
+    (tmp_path / "set" / f"p{absent.split()[1]}_mask.nii.gz").unlink()
+    with pytest.raises(DataError, match=r"3 of 8 images or masks.*set data\.faulty_masks: exclude") as error:
+        prepare(settings(manifest), tmp_path)
+    assert "has 2 channels or frames, where image.channels is 1" in str(error.value)
+    assert "flat.png is a picture, where most training images are volumes of several slices" in str(error.value)
+    cases = prepare(settings(manifest, data={"faulty_masks": "exclude"}), tmp_path)
+    assert len(cases.store) == len(cases.surveyed) == len(cases.split.partition) == 5
+    assert not {four, flat, absent} & set(cases.table["patient_id"])
+    assert cases.dataset.excluded == cases.split.document["excluded"]
+    assert cases.dataset.excluded == {
+        "image or mask that cannot be used": 1,
+        "channels that the job does not take": 1,
+        "a picture among volumes, or a volume among pictures": 1,
+    }
+
+
+def test_nothing_is_left_to_exclude_where_no_image_fits(tmp_path):
+    manifest = cohort(tmp_path)
+    for path in (tmp_path / "set").glob("p?.nii.gz"):
+        edit(path, lambda values: np.stack([values, values], -1))
+    with pytest.raises(DataError, match=r"8 of 8 .*\[the same of 7 more: .*p1.nii.gz, .*and 4 more\]") as error:
+        prepare(settings(manifest, data={"faulty_masks": "exclude"}), tmp_path)
+    assert str(error.value).count("has 2 channels or frames") == 1
+    assert "faulty_masks" not in str(error.value)
+
+
+def test_validation_patients_without_structures_are_refused_before_anything_is_prepared(tmp_path):
+    manifest = cohort(tmp_path)
+    before = prepare(settings(manifest), tmp_path)
+    for row in before.rows("validation"):
+        edit(Path(before.table["mask"].iat[row]), lambda values: values * 0)
+    with pytest.raises(DataError, match=r"none of the 1 masks of validation patients .* set training\.select=loss"):
+        prepare(settings(manifest), tmp_path)
+    assert prepare(settings(manifest, training={"select": "loss"}), tmp_path).split.document == before.split.document
+
+
+def test_the_network_is_looked_at_before_images_are_prepared(tmp_path, monkeypatch):
+    asked = []
+
+    def refuse(config, structures):
+        asked.append((config.network.levels, structures))
+        raise ConfigError("no such network")
+
+    monkeypatch.setattr("medgcsam.pipeline.segmentation_cases.load_volumes", lambda *_, **__: pytest.fail("prepared"))
+    with pytest.raises(ConfigError, match="no such network"):
+        prepare(settings(cohort(tmp_path)), tmp_path, accept=refuse)
+    ((levels, structures),) = asked
+    assert levels != "auto"
+    assert structures == ("organ", "lesion")
 
 
 def test_identical_images_in_two_partitions_are_found_before_anything_is_prepared(tmp_path):

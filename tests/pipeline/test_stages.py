@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medgcsam.errors import ConfigError
-from medgcsam.pipeline.stages import SMALLEST, divisible, factors, stages
+from medgcsam.pipeline.stages import SMALLEST, allowing, divisible, factors, stages
 
 
 def strides(patch, spacing, levels=None):
@@ -40,6 +40,28 @@ def test_levels_are_kept_or_refused():
         stages((32, 32), None, 5)
     with pytest.raises(ConfigError, match=r"patches.size has 2 axes"):
         stages((32, 32), (1.0, 1.0, 1.0))
+
+
+def test_an_odd_length_is_told_from_a_short_one():
+    with pytest.raises(ConfigError, match=r"34 can be halved only once; take patches\.size 32 x 32 or 36 x 36"):
+        stages((34, 34), None, 3)
+    with pytest.raises(ConfigError, match=r"which allows 3: 33 is odd .* take patches\.size 32 x 40 or 40 x 40"):
+        stages((33, 40), None, 4)
+    with pytest.raises(ConfigError, match=r"or enlarge patches\.size to a number that can be halved as often"):
+        stages((24, 24, 24), None, 9)
+
+
+def test_small_patches_are_enlarged_until_they_allow_enough():
+    assert allowing((32, 32), None, 4) == (32, 32)
+    assert allowing((24, 28, 1), (1.0, 1.0, 5.0), 4) == (32, 32, 1)
+    random = np.random.default_rng(2)
+    for _ in range(200):
+        axes, levels = int(random.integers(2, 4)), int(random.integers(1, 5))
+        spacing = tuple(np.exp(random.uniform(-2, 2.5, axes)))
+        small = tuple(int(n) for n in random.integers(1, 40, axes))
+        patch = allowing(divisible(small, spacing, levels), spacing, levels)
+        assert all(new >= old for new, old in zip(patch, small, strict=True))
+        assert len(stages(patch, spacing, levels)) == levels
 
 
 def test_random_patches():

@@ -22,9 +22,20 @@ def test_the_facts_are_those_of_the_files(tmp_path):
         assert (seen.shape, seen.spacing, seen.unit, seen.fault) == ((20, 24, 12), (1.0, 1.0, 2.0), "raw", None)
         assert seen.voxels == ((label == 1).sum(), (label == 2).sum())
         assert (seen.low, seen.high) == (values.min(), values.max())
-        assert len(seen.foreground) == min(SAMPLES, (label > 0).sum())
-        assert set(seen.foreground) <= set(values[label > 0])
+        assert seen.foreground.shape == (1, min(SAMPLES, (label > 0).sum()))
+        assert set(seen.foreground[0]) <= set(values[label > 0])
         np.testing.assert_allclose(seen.foreground.mean(), values[label > 0].mean(), rtol=0.05)
+
+
+def test_each_channel_has_values_of_its_own(tmp_path):
+    (image,), (mask,) = write_cohort(tmp_path / "set", 1)
+    file, label = nibabel.load(image), np.asarray(nibabel.load(mask).dataobj)
+    values = np.asarray(file.dataobj, np.float32)
+    nibabel.save(nibabel.Nifti1Image(np.stack([values, 7 - values], -1), file.affine), image)
+    for _ in range(2):  # as looked at, and as remembered
+        (seen,) = look([image], [mask], tmp_path / "cache")
+        assert seen.foreground.shape == (2, min(SAMPLES, (label > 0).sum()))
+        np.testing.assert_allclose(seen.foreground[1], 7 - seen.foreground[0], rtol=1e-5)
 
 
 def test_axes_are_canonical_and_a_single_slice_is_known_as_a_picture_too(tmp_path):

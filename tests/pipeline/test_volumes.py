@@ -57,6 +57,35 @@ def test_a_flat_image_stays_finite(intensity, value):
     assert np.ptp(found) == 0
 
 
+@pytest.mark.parametrize("intensity", ["zscore", "percentile", "foreground"])
+def test_each_channel_is_scaled_by_itself(intensity):
+    """As T1 and T2, or PET and CT, whose numbers have nothing to do with each other."""
+    scales = ((1, 0), (50, 5000), (0.01, 1))
+    one = block()
+    three = Image(
+        array=np.concatenate([scale * one.array + (one.array != 0) * offset for scale, offset in scales]),
+        unit="raw",
+        spacing=one.spacing,
+    )
+    rules = [{"clip": (50 * a + b, 300 * a + b), "mean": 120.0 * a + b, "std": 40.0 * a} for a, b in scales]
+    each = {key: tuple(rule[key] for rule in rules) for key in rules[0]}
+    found = prepare_volume(three, settings(channels=3, intensity=intensity, **each))[0]
+    for channel, rule in zip(range(3), rules, strict=True):
+        alone = Image(array=three.array[channel : channel + 1], unit="raw", spacing=one.spacing)
+        expected = prepare_volume(alone, settings(intensity=intensity, **rule))[0]
+        np.testing.assert_array_equal(found[channel : channel + 1], expected)
+    same = prepare_volume(three, settings(channels=3, intensity="foreground", **rules[0]))[0]
+    np.testing.assert_array_equal(same[0], prepare_volume(one, settings(intensity="foreground", **rules[0]))[0][0])
+
+
+def test_the_colours_of_a_picture_are_scaled_together():
+    picture = Image(
+        array=np.random.default_rng(2).random((3, 9, 8), np.float32) * [[[1]], [[0.5]], [[0.1]]], unit="display"
+    )
+    found = prepare_volume(picture, settings(dimensions=2, channels=3))[0]
+    np.testing.assert_allclose(found, (picture.array - picture.array.mean()) / picture.array.std(), atol=2e-3)
+
+
 def test_display_values_and_channels():
     picture = Image(array=np.random.default_rng(1).random((3, 5, 6), np.float32), unit="display")
     flat = settings(dimensions=2, intensity="display")
@@ -68,8 +97,11 @@ def test_display_values_and_channels():
     assert (prepare_volume(gray, three)[0] == prepare_volume(gray, flat)[0]).all()
     with pytest.raises(DataError, match="no display range"):
         prepare_volume(block(), settings(intensity="display"))
-    with pytest.raises(DataError, match="4 channels"):
+    with pytest.raises(DataError, match=r"4 channels .* set image.channels to 4 .* '#volume=0'"):
         prepare_volume(block(channels=4), settings())
+    with pytest.raises(DataError, match=r"1 channel, where image.channels is 2; set image.channels to 1"):
+        prepare_volume(block(), settings(channels=2))
+    assert prepare_volume(block(channels=2), settings(channels=2))[0].shape == (2, 9, 8, 7)
 
 
 def test_a_pair_shares_its_grid(tmp_path):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import pytest
 
-from medgcsam.errors import ConfigError
+from medgcsam.errors import ConfigError, DataError
 from medgcsam.journal import Journal
 from medgcsam.recipes.evaluate import evaluate_again
 from medgcsam.recipes.external import evaluate_external
@@ -39,13 +40,44 @@ def test_other_cases_give_other_numbers_and_the_rest_stays(run: RunFolder):
     before, table = read_json(run.metrics), read_table(run.cases)
     found = (table["status"] == "ok") & (table["partition"] == "test")
     table.loc[found, "dice"] = "0.5"
-    write_table(run.cases, table[(table["status"] != "missed") | (table["partition"] != "test")])
+    missed = (table["status"] == "missed") & (table["partition"] == "test")
+    table.loc[missed, ["status", "dice"]] = "ok", "0.5"
+    write_table(run.cases, table)
     after = evaluate_again(run.path, [], journal=Journal(quiet=True))["metrics"]
     assert after["partitions"]["test"]["dice"]["value"] == pytest.approx(0.5)
     assert after["partitions"]["test"]["missed"]["value"] == 0
     assert after["baseline"] == before["baseline"]
     for key in ("selection", "cost", "components", "duplicates", "title"):
         assert after[key] == before[key]
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("cases", lambda table: table[table["structure"] != "lesion"], r"cases\.csv: \d+ cases have no line"),
+        ("cases", lambda table: table.drop(index=0), r"cases\.csv: a case has no line .* none for organ"),
+        ("cases", lambda table: table.iloc[:2], r"baseline\.csv.*cases\.csv.*missing|cases\.csv: .* are missing"),
+        ("baseline", lambda table: table.iloc[:-2], r"baseline\.csv: 1 of the cases of cases\.csv are missing"),
+        ("baseline", lambda table: table.drop(index=3), r"baseline\.csv: a case has no line"),
+        ("both", lambda table: table[table["patient"] != table["patient"].iloc[-1]], "29 test patients.* 30 .*missing"),
+        ("both", lambda table: table[table["case"] != _second_image(table)], r"test cases, where split\.json counts"),
+    ],
+)
+def test_tables_that_are_not_whole_are_refused_and_nothing_is_written(run: RunFolder, file: str, change, message: str):
+    write_report(run.path)
+    for name in ("cases", "baseline") if file == "both" else (file,):
+        path = getattr(run, name)
+        write_table(path, change(read_table(path)))
+    before = [path.read_bytes() for path in (run.metrics, run.report)]
+    with pytest.raises(DataError, match=message):
+        evaluate_again(run.path, [], journal=Journal(quiet=True))
+    assert [path.read_bytes() for path in (run.metrics, run.report)] == before
+
+
+def _second_image(table) -> str:
+    """A test case of a patient who has two."""
+    own = table[table["partition"] == "test"].drop_duplicates("case")
+    return own.loc[own.duplicated("patient"), "case"].iloc[0]
 
 
 def test_another_level_narrows_the_interval_and_is_said_in_the_page(run: RunFolder):
@@ -107,12 +139,45 @@ def test_the_summary_sets_each_measure_beside_the_baseline(run: RunFolder):
             value, low, high = (f"{entry[key]:.{decimals.get(name, 3)}f}" for key in ("value", "low", "high"))
             assert f"{value} [{low}, {high}]" in lines[name]
     for name in ("missed", "false_positive", "missed_lesion"):
-        assert lines[name].split()[1:] == [str(test[name]["value"]), str(baseline[name]["value"])]
+        assert lines[name].split()[1:] == [str(one) for one in (
+            test[name]["value"], baseline[name]["value"], test[name]["n_patients"]
+        )]  # fmt: skip
     assert "threshold baseline" in "\n".join(said(run))
-    assert f"internal testing: {test['dice']['n_patients']} patients" in "\n".join(said(run))
+    tested = read_table(run.cases).query("partition == 'test'")
+    assert f"internal testing: {tested['patient'].nunique()} patients, {tested['case'].nunique()} images, organ, " in (
+        "\n".join(said(run))
+    )
     assert lines["tolerance"] == "tolerance      2 mm (of nsd)"
     columns = {line.index("0.") for name, line in lines.items() if name.startswith("dice")}
     assert len(columns) == 1
+
+
+def test_patients_with_empty_references_count_as_tested_and_both_units_are_said(run: RunFolder):
+    table = read_table(run.cases)
+    test = table[table["partition"] == "test"]
+    shown = test[(test["structure"] == "lesion") & test["status"].isin(["ok", "missed"])]
+    images, patients = len(shown), shown["patient"].nunique()
+    pixels = table["patient"].isin(shown["patient"].unique()[:4])
+    table.loc[pixels, ["unit", "size_unit"]] = "px", "voxels"
+    table = table[table["structure"] == "lesion"]
+    for path, content in ((run.cases, table), (run.baseline, table)):
+        write_table(path, content)
+    write_json(run.metrics, read_json(run.metrics) | {"structures": ["lesion"]})
+    evaluate_again(run.path, [], journal=Journal(quiet=True))
+    lines = {line.split()[0]: line for line in said(run) if line}
+    assert f"{test['patient'].nunique()} patients, {test['case'].nunique()} images, lesion" in lines["internal"]
+    assert patients < test["patient"].nunique()
+    assert lines["dice"].split()[-1] == str(patients)
+    assert (lines["hd95_mm"].split()[-1], lines["hd95_px"].split()[-1]) == (str(patients - 4), "4")
+    tolerance = f"2 mm ({patients - 4} patients); as many pixels where the spacing is unknown (4 patients)"
+    assert tolerance in lines["tolerance"]
+    page = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", run.report.read_text("utf-8")))
+    assert tolerance in page
+    assert f"over {patients} patients, {images} images whose reference shows lesion" in page
+    assert f"Tested on{test['patient'].nunique()} patients, {test['case'].nunique()} images" in page
+    assert page.count("HD95 (mm)") >= 2 <= page.count("HD95 (pixels)")
+    for name in ("hd95_mm", "hd95_px", "volume_error_ml", "volume_error_px"):
+        assert f'value="{read_json(run.metrics)["partitions"]["test"][name]["value"]!r}"' in run.report.read_text()
 
 
 def test_long_numbers_and_names_keep_their_columns_apart(run: RunFolder):

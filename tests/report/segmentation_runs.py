@@ -65,7 +65,10 @@ def build_segmentation_run(
         name: case_lines(structures, patients=size, skill=skill, seed=seed, partition=name)
         for name, size, seed in (("validation", 12, 2), ("test", 30, 3))
     }
-    weak = case_lines(structures, patients=30, skill=0.3, seed=3, partition="test")
+    weak = [
+        case_lines(structures, patients=size, skill=0.3, seed=seed, partition=name)
+        for name, size, seed in (("validation", 12, 2), ("test", 30, 3))
+    ]
     cases, run = pd.concat(parts.values(), ignore_index=True), RunFolder(folder)
     components = {
         "asked": "auto",
@@ -76,7 +79,7 @@ def build_segmentation_run(
         },
     }
     write_table(run.cases, cases)
-    write_table(run.baseline, weak)
+    write_table(run.baseline, pd.concat(weak, ignore_index=True))
     metrics = {
         **segmentation_document(
             read_table(run.cases),
@@ -102,7 +105,7 @@ def build_segmentation_run(
     write_text(run.config, yaml.safe_dump(CONFIG, sort_keys=False))
     write_json(run.provenance, _provenance(structures))
     write_json_lines(run.history, [_epoch(number) for number in range(1, 5)])
-    write_json(run.split, SPLIT)
+    write_json(run.split, _split(parts))
     return folder
 
 
@@ -131,11 +134,19 @@ CONFIG: dict[str, Any] = {
 }  # fmt: skip
 SPLIT = {
     "schema": 1, "by": "folds", "folds": 5, "fold": 0, "seed": 0, "duplicates": "error", "patients": "known",
-    "partitions": {}, "dropped": [], "excluded": {"no mask": 4},
-    "counts": {name: {"patients": n, "images": 2 * n, "labels": {}} for name, n in
-               {"train": 60, "validation": 12, "test": 30}.items()},
+    "partitions": {"train": []}, "dropped": [], "excluded": {"no mask": 4},
+    "counts": {"train": {"patients": 60, "images": 120, "labels": {}}},
     "leakage": {"patients_in_two_partitions": 0, "identical_images_across_partitions": 0, "dropped_from_train": 0},
 }  # fmt: skip
+
+
+def _split(parts: dict[str, pd.DataFrame]) -> dict[str, Any]:
+    patients = {name: sorted(set(lines["patient"])) for name, lines in parts.items()}
+    counts = {
+        name: {"patients": len(patients[name]), "images": lines["case"].nunique(), "labels": {}}
+        for name, lines in parts.items()
+    }
+    return SPLIT | {"partitions": SPLIT["partitions"] | patients, "counts": SPLIT["counts"] | counts}
 
 
 def _hash(text: str) -> str:

@@ -17,8 +17,10 @@ def copy(run: Path, target: Path) -> RunFolder:
 
 
 def test_a_folder_without_numbers_is_an_error_that_says_what_to_do(tmp_path: Path):
-    with pytest.raises(DataError, match=r"metrics\.json.*medgcsam evaluate"):
+    with pytest.raises(DataError, match=r"metrics\.json.*missing; repeat the command .*`medgcsam train` or"):
         load_facts(tmp_path)
+    with pytest.raises(DataError, match=r"metrics\.json.*missing; repeat `medgcsam evaluate RUN --manifest"):
+        load_facts(tmp_path / "external" / "elsewhere")
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "history.jsonl", "split.json", "metrics.json"])

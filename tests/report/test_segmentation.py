@@ -43,12 +43,25 @@ def copied(run: RunFolder, tmp_path: Path) -> RunFolder:
 def test_the_headline_is_mean_dice_with_interval_and_sizes(run: RunFolder, page):
     summary, dice = page.by_id("summary").text, read_json(run.metrics)["partitions"]["test"]["dice"]
     assert f"{dice['value']:.3f} 95% interval {dice['low']:.3f} to {dice['high']:.3f}" in summary
-    assert f"{dice['n_patients']} patients, {dice['n_images']} images" in summary
+    basis = f"over {dice['n_patients']} patients, {dice['n_images']} images whose reference shows any of them"
+    assert basis in summary
     assert dice["method"] in summary
     assert "Dice, mean over 2 structures" in summary
     facts = _facts(page)
+    test = read_table(run.cases).query("partition == 'test'")
+    assert facts["Tested on"] == f"{test['patient'].nunique()} patients, {test['case'].nunique()} images"
     assert facts["Tolerance of surface Dice"] == "2 mm"
     assert facts["Parts kept"] == "the largest part alone of organ; all parts of the others"
+
+
+def test_too_few_patients_for_an_interval_are_said_in_its_place(copied: RunFolder, read_page):
+    metrics = read_json(copied.metrics)
+    reason = "too few patients for an interval: lesion 2, where 3 are needed"
+    metrics["partitions"]["test"]["dice"] |= {"low": None, "high": None, "reason": reason}
+    write_json(copied.metrics, metrics)
+    summary = read_page(write_report(copied.path)).by_id("summary").text
+    assert f"{metrics['partitions']['test']['dice']['value']:.3f} {reason}" in summary
+    assert "95% interval" not in summary
 
 
 def test_every_number_of_metrics_json_is_in_the_page_in_full(run: RunFolder, page):
@@ -130,6 +143,40 @@ def test_the_figures_speak_the_numbers_of_the_files(run: RunFolder, page):
     error = read_json(run.metrics)["partitions"]["test"]["volume_error_ml_lesion"]
     assert f"mean difference {error['value']:.3f}" in labels[3]
     assert f"in {error['n_patients']} patients" in labels[3]
+    agreement = read_json(run.metrics)["agreement"]["test"]["lesion"]["ml"]
+    assert agreement["bias"] == pytest.approx(error["value"])
+    assert f"limits of agreement {agreement['low']:.3f} to {agreement['high']:.3f} ml" in labels[3]
+    assert (agreement["n_patients"], agreement["n_images"]) == (error["n_patients"], error["n_images"])
+
+
+def test_every_number_of_the_page_stands_in_full_in_a_file_that_the_page_names(run: RunFolder, page):
+    held, last = set(), page.all("footer")[0].text
+    files = re.findall(r"\w+\.(?:jsonl?|csv)\b", last)
+    assert {"metrics.json", "cases.csv", "components.json", "history.jsonl", "split.json"} <= set(files)
+    for name in files:
+        if (run.path / name).is_file():
+            numbers = re.findall(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?", (run.path / name).read_text("utf-8"))
+            held |= {float(number) for number in numbers}
+    counted = page.by_id("summary").all("ol")[0].all("data")  # of the cases of cases.csv with each status
+    shown = {float(tag.attributes["value"]) for tag in page.all("data")} - {
+        float(tag.attributes["value"]) for tag in counted
+    }
+    assert len(shown) > 100
+    assert not sorted(shown - held)
+
+
+def test_the_mean_over_structures_has_no_median(page):
+    heads = [one.text for one in _table(page, "Mean over structures.").all("thead")[0].all("th")]
+    assert heads == ["Measure", "Mean", "Patients", "Images", "Method"]
+    heads = [one.text for one in _table(page, "lesion.").all("thead")[0].all("th")]
+    assert heads == ["Measure", "Mean", "Median", "Quartiles", "Worst 5%", "Patients", "Images", "Method"]
+
+
+def test_a_level_between_whole_percents_is_written_out(copied: RunFolder, read_page):
+    write_json(copied.metrics, read_json(copied.metrics) | {"confidence": 0.975})
+    text = read_page(write_report(copied.path)).text
+    assert "97.5% interval" in text
+    assert "98%" not in text
 
 
 def test_the_plan_stands_with_its_reasons(run: RunFolder, page):
@@ -201,7 +248,7 @@ def test_a_network_that_loses_to_the_threshold_is_told_so(copied: RunFolder, pag
 
 
 def test_names_of_structures_go_through_the_page_as_text(read_page, tmp_path: Path):
-    page = read_page(write_report(build_segmentation_run(tmp_path / "run", (HOSTILE, "<b>fine</b>", "with_empty"))))
+    page = read_page(write_report(build_segmentation_run(tmp_path / "run", (HOSTILE, "<b>fine</b>", "empty"))))
     assert not page.all("script", "img", "b")
     assert HOSTILE in page.by_id("performance").text
     assert not [one for one in page.all() if any(name.startswith("on") for name in one.attributes)]

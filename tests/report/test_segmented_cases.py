@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from medgcsam.errors import DataError
+from medgcsam.report.measured import all_tested, by_structure, in_order, tolerance_words
 from medgcsam.report.preparation import preparation
 from medgcsam.report.segmentation_figures import MOST_POINTS, Strip, agreement_figure, case_figure, evenly
 from medgcsam.report.segmented_cases import agreement, lines_of_test, worst_and_median
-from medgcsam.report.structures import by_structure, tolerance_words
 from tests.report.segmentation_runs import case_lines
 
 
@@ -89,13 +89,22 @@ def test_a_structure_named_like_a_measure_is_kept_apart():
     ]
     keys += ["volume_error_absolute_ml_empty", "hd95_mm", "hd95_px_empty", "missed_rate_empty", "something_new"]
     whole, each = by_structure({key: {"value": 0.5} for key in keys}, ["empty", "absent"])
-    assert set(whole) == {"dice", "dice_with_empty", "volume_error", "hd95", "something_new"}
-    assert {name: one.unit for name, one in each["empty"].items()} == {
-        "dice": "", "dice_with_empty": "", "volume_error": "ml", "volume_error_absolute": "ml", "hd95": "px",
-        "missed_rate": "",
+    assert set(whole) == {"dice", "dice_with_empty", "volume_error_ml", "hd95_mm", "something_new"}
+    assert {name: (one.measure, one.unit) for name, one in each["empty"].items()} == {
+        "dice": ("dice", ""), "dice_with_empty": ("dice_with_empty", ""), "volume_error_ml": ("volume_error", "ml"),
+        "volume_error_absolute_ml": ("volume_error_absolute", "ml"), "hd95_px": ("hd95", "px"),
+        "missed_rate": ("missed_rate", ""),
     }  # fmt: skip
     assert "absent" not in each
-    assert whole["volume_error"].name == "Volume error (ml)"
+    assert whole["volume_error_ml"].name == "Volume error (ml)"
+
+
+def test_a_measure_in_two_units_is_two_entries_and_a_structure_may_be_called_like_a_unit():
+    found = {key: {"value": 0.5} for key in ("hd95_px", "hd95_mm", "dice", "dice_mm", "hd95_mm_mm", "nsd")}
+    whole, each = by_structure(found, ["mm"])
+    assert in_order(("dice", "hd95"), whole, each["mm"]) == ["dice", "hd95_mm", "hd95_px"]
+    assert set(each["mm"]) == {"dice", "hd95_mm"}
+    assert [whole[name].name for name in ("hd95_mm", "hd95_px")] == ["HD95 (mm)", "HD95 (pixels)"]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +118,25 @@ def test_a_structure_named_like_a_measure_is_kept_apart():
 )
 def test_the_tolerance_is_said_with_its_unit(given, unit: str, expected: str | None):
     metrics = {"structures": ["organ"], "nsd_tolerance": given, "partitions": {"test": {f"hd95_{unit}": {"value": 1}}}}
-    assert tolerance_words(facts(metrics=metrics)) == expected
+    assert tolerance_words(metrics) == expected
+    assert tolerance_words({"structures": ["organ"]}, 2.0) == "2 mm; as many pixels where the spacing is unknown"
+
+
+@pytest.mark.parametrize(("pixels", "patients"), [(1, "1 patient"), (4, "4 patients"), (0, None)])
+def test_the_tolerance_of_a_mixed_test_set_has_both_units_with_their_patients(pixels: int, patients: str | None):
+    test = {"hd95_mm": {"value": 1, "n_patients": 3}, "hd95_px": {"value": 1, "n_patients": pixels}}
+    metrics = {"structures": ["organ"], "nsd_tolerance": {"organ": 2.0}, "partitions": {"test": test}}
+    both = f"2 mm (3 patients); as many pixels where the spacing is unknown ({patients})"
+    assert tolerance_words(metrics) == (both if patients else "2 mm")
+
+
+def test_those_with_empty_references_were_tested_too():
+    test = {
+        "dice": {"value": 0.9, "n_patients": 9, "n_images": 12},
+        "lesions_false": {"value": 1, "n_patients": 10, "n_images": 13},
+    }
+    assert all_tested({"partitions": {"test": test}}) == (10, 13)
+    assert all_tested({"partitions": {"test": {"dice": test["dice"]}}}) is None
 
 
 def test_pictures_without_spacing_are_said_to_be_made_smaller():
@@ -128,6 +155,11 @@ def test_gray_values_are_called_planned_only_where_the_plan_says_so():
     )
     unclipped = image | {"clip": None}
     assert dict(preparation(facts(config={"image": unclipped})))["Gray values"] == "not cut; minus 4.5, divided by 2"
+    channels = image | {"clip": [[0.0, 20.0], [-100.0, 200.0]], "mean": [4.5, 40.0]}
+    assert dict(preparation(facts(config={"image": channels})))["Gray values"] == (
+        "channel 1: cut to 0 to 20, then minus 4.5, divided by 2; "
+        "channel 2: cut to -100 to 200, then minus 40, divided by 2"
+    )
 
 
 def test_figures_repeat_byte_for_byte_and_have_a_bounded_size():

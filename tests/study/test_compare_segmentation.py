@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from scipy.stats import t
 
 from medgcsam.config import Config, dump, load
 from medgcsam.errors import DataError
@@ -74,8 +75,9 @@ def cases_table(
                     | {"lesions_reference": 1, "lesions_found": 1, "lesions_false": 0}
                 )  # fmt: skip
     table = pd.DataFrame(lines)
-    # A line of validation, which a comparison must not see.
-    return pd.concat([table, table.iloc[:1].assign(partition="validation", case="v", patient="v", dice=0.001)])
+    # A case of validation, which a comparison must not see.
+    other = table.iloc[: len(structures)].assign(partition="validation", case="v", patient="v", dice=0.001)
+    return pd.concat([table, other])
 
 
 def write_run(
@@ -181,7 +183,8 @@ def test_out_of_fold_difference_to_the_baseline_is_that_of_the_patients(config) 
     error = np.sqrt(sum(np.var(fold, ddof=1) / len(fold) for fold in folds)) / 5
     pair = pair_of(document, "gcsam", "baseline")
     assert pair["difference"] == pytest.approx(mean, abs=1e-9)
-    assert (pair["high"] - pair["low"]) / 2 == pytest.approx(1.96 * error, rel=0.05)
+    # 30 patients less a mean per fold.
+    assert (pair["high"] - pair["low"]) / 2 == pytest.approx(t.ppf(0.975, 25) * error, rel=0.05)
     assert pair["low"] > 0
     assert pair["family"] == "exploratory"
     assert "cost" not in pair
@@ -225,21 +228,111 @@ def test_pictures_without_spacing_have_their_distance_in_pixels(config) -> None:
     assert "tested on 12 patients" in text
 
 
-def test_a_fold_that_shows_nothing_has_no_mean_and_says_so(config) -> None:
-    loaded = config("lesion", seeds=[0, 1])
-    runs = made(loaded, ("lesion",))
-    for _, folder in (pair for pair in runs if pair[0].fold == 1):
+def hide(runs: list[tuple[PlannedRun, RunFolder]], structure: str, keep=lambda run, table: False) -> None:
+    """The references of these runs show the structure no more, but where ``keep(run, table)`` says so."""
+    gone = dict.fromkeys(("dice", "nsd", "hd95", "asd"), "") | {"status": "both_empty", "reference_size": "0"}
+    for run, folder in runs:
         for path in (folder.cases, folder.baseline):
-            gone = dict.fromkeys(("dice", "nsd", "hd95", "asd"), "") | {"status": "both_empty", "reference_size": "0"}
-            write_table(path, read_table(path).assign(**gone))
-    document = compare_runs(runs, loaded)
-    entry, pair = document["settings"]["gcsam"]["dice"], pair_of(document, "gcsam", "baseline")
-    assert (entry["value"], entry["low"], entry["n_patients"]) == (None, None, 12)
-    assert entry["reason"] == pair["reason"] == "it cannot be computed from these cases"
-    assert (pair["difference"], pair["verdict"]) == (None, "inconclusive")
+            table = read_table(path)
+            rows = (table["structure"] == structure) & ~np.asarray(keep(run, table))
+            table.loc[rows, list(gone)] = list(gone.values())
+            write_table(path, table)
+
+
+def told(document: dict) -> str:
     stream = io.StringIO()
     say_comparison(document, Journal(stream=stream))
-    assert "not estimable" in stream.getvalue()
+    return stream.getvalue()
+
+
+def test_a_fold_that_shows_nothing_has_no_say_and_is_named(config) -> None:
+    loaded = config("lesion", seeds=[0, 1], folds=[0, 1, 2])
+    runs = made(loaded, ("lesion",))
+    without = compare_runs([pair for pair in runs if pair[0].fold != 1], loaded)
+    hide([pair for pair in runs if pair[0].fold == 1], "lesion")
+    document = compare_runs(runs, loaded)
+    over = "mean over 2 folds of 3 (fold 1 has no test case for it)"
+    for name in ("gcsam", "baseline"):
+        entry, expected = (one["settings"][name]["dice"] for one in (document, without))
+        assert entry["value"] == pytest.approx(expected["value"])
+        assert entry["low"] == pytest.approx(expected["low"], rel=1e-3)
+        assert entry["n_patients"] == expected["n_patients"] == 24
+        assert over in entry["method"]
+        assert "folds" not in expected
+    pair, expected = (pair_of(one, "gcsam", "baseline") for one in (document, without))
+    assert pair["difference"] == pytest.approx(expected["difference"])
+    assert pair["low"] is not None
+    assert over in pair["method"]
+    assert f"Dice: {over}" in told(document)
+
+
+def test_no_fold_that_shows_anything_is_no_mean_and_says_so(config) -> None:
+    loaded = config("lesion", seeds=[0, 1])
+    runs = made(loaded, ("lesion",))
+    hide(runs, "lesion")
+    document = compare_runs(runs, loaded)
+    entry, pair = document["settings"]["gcsam"]["dice"], pair_of(document, "gcsam", "baseline")
+    assert (entry["value"], entry["low"], entry["n_patients"]) == (None, None, 0)
+    assert entry["reason"] == pair["reason"] == "it cannot be computed from these cases"
+    assert (pair["difference"], pair["verdict"]) == (None, "inconclusive")
+    assert "not estimable" in told(document)
+
+
+def test_each_structure_is_averaged_over_the_folds_that_show_it(config) -> None:
+    """A lesion that one fold of three shows counts as much as the organ that all show, not a third of it."""
+    loaded = config("organ", "lesion", seeds=[0, 1], folds=[0, 1, 2])
+    runs = made(loaded, ("organ", "lesion"))
+    hide(runs, "lesion", keep=lambda run, table: run.fold == 0)
+    document = compare_runs(runs, loaded)
+    tables = {(run.setting, run.seed, run.fold): folder for run, folder in runs}
+
+    def of_structure(path: Path, structure: str) -> float:
+        table = pd.read_csv(path).query("partition == 'test' and structure == @structure")
+        return table[table["status"].isin(["ok", "missed"])].groupby("patient")["dice"].mean().mean()
+
+    def mean(setting: str, file: str) -> float:
+        organ = np.mean([of_structure(getattr(tables[setting, s, f], file), "organ") for s in (0, 1) for f in range(3)])
+        lesion = np.mean([of_structure(getattr(tables[setting, s, 0], file), "lesion") for s in (0, 1)])
+        return (organ + lesion) / 2
+
+    entry, pair = document["settings"]["gcsam"]["dice"], pair_of(document, "gcsam", "baseline")
+    assert entry["value"] == pytest.approx(mean("gcsam", "cases"))
+    assert pair["difference"] == pytest.approx(mean("gcsam", "cases") - mean("gcsam", "baseline"))
+    over = "each structure over the folds whose test cases show it: organ 3, lesion 1"
+    assert over in entry["method"]
+    assert over in pair["method"]
+    assert over in told(document)
+    assert entry["low"] < entry["value"] < entry["high"]
+
+
+def test_a_structure_of_two_patients_leaves_no_interval_and_says_so(config) -> None:
+    loaded = config("organ", "lesion", seeds=[0, 1])
+    runs = made(loaded, ("organ", "lesion"))
+
+    def first(run: PlannedRun, table: pd.DataFrame) -> pd.Series:
+        shown = table[(table["structure"] == "lesion") & table["status"].isin(["ok", "missed"])]
+        return table["patient"] == shown["patient"].iloc[0]
+
+    hide(runs, "lesion", keep=first)
+    document = compare_runs(runs, loaded)
+    entry, pair = document["settings"]["gcsam"]["dice"], pair_of(document, "gcsam", "adam")
+    assert (entry["low"], pair["low"], pair["p"], pair["verdict"]) == (None, None, None, "inconclusive")
+    assert entry["value"] is not None
+    assert entry["reason"] == pair["reason"] == "too few patients for an interval: lesion 2, where 3 are needed"
+
+
+def test_one_seed_is_not_tested_and_nothing_beside_the_interval_denies_it(config) -> None:
+    loaded = config("lesion", seeds=[0])
+    document = compare_runs(made(loaded, ("lesion",)), loaded)
+    pair = pair_of(document, "gcsam", "baseline")
+    assert pair["low"] > 0
+    assert (pair["p"], pair["verdict"]) == (None, "inconclusive")
+    assert pair["text"] == "not tested, as there is one seed (the interval is of patients only)"
+    between = pair_of(document, "gcsam", "adam")["text"]
+    assert between.startswith("not tested, as there is one seed; at equal epochs, with as many gradient evaluations")
+    text = told(document)
+    assert "inconclusive" not in text
+    assert "intervals are over patients only, nothing is tested" in text
 
 
 def test_the_mean_of_few_patients_has_its_own_variance(config) -> None:
@@ -260,8 +353,8 @@ def test_the_mean_of_few_patients_has_its_own_variance(config) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda table: table.iloc[1:], "not every case has a line"),
-        (lambda table: pd.concat([table, table.iloc[:1]]), "structure twice"),
+        (lambda table: table.iloc[1:], "no line for a structure"),
+        (lambda table: pd.concat([table, table.iloc[:1]]), "has two lines for 'organ'"),
         (lambda table: table.drop(columns="nsd"), "column 'nsd' is missing"),
         (lambda table: table.assign(dice="x"), "missing or damaged"),
         (lambda table: table.assign(partition="validation"), "no test case"),

@@ -76,6 +76,19 @@ def test_more_spread_between_seeds_means_fewer_degrees_of_freedom() -> None:
     assert 2 <= wide.df < 3 < narrow.df
 
 
+def test_few_patients_take_degrees_of_freedom_too() -> None:
+    """Satterthwaite's sum; with one seed only those of the patients are left."""
+    values, replicates = simulated(np.random.default_rng(6), seeds=3, sd_seed=0.2)
+    known, few = (mean_over_seeds(values, replicates, patients_df=df) for df in (np.inf, 5.0))
+    assert few.variance == known.variance
+    between = np.var(values, ddof=1) / 3
+    share = 1 - between / known.variance
+    assert few.df == pytest.approx(1 / (1 / known.df + share**2 / 5))
+    alone = mean_over_seeds(values[:1], replicates[:, :1], patients_df=5.0)
+    assert alone.df == pytest.approx(5)
+    assert alone.interval(0.95).high > mean_over_seeds(values[:1], replicates[:, :1]).interval(0.95).high
+
+
 def test_numbers_that_never_change_have_no_interval() -> None:
     mean = mean_over_seeds(np.ones(3), np.ones((50, 3)))
     assert np.isnan(mean.p_value())

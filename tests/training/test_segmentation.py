@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -13,10 +15,12 @@ from PIL import Image as Picture
 from medgcsam.errors import ConfigError, DataError, Interrupted
 from medgcsam.imaging import Image, read_image
 from medgcsam.journal import Journal
+from medgcsam.pipeline.grids import Grid, back_to_grid
 from medgcsam.recipes.predict import predict_images
 from medgcsam.run_folder import RunFolder, read_json, read_json_lines, read_table
 from medgcsam.training import train
-from medgcsam.training.segmented import comparable
+from medgcsam.training.segmentation import Segmentation
+from medgcsam.training.segmented import comparable, file_words
 from medgcsam.training.stepper import Stepper
 from tests.training.segmentation_cohorts import draw_balls, draw_discs, segmentation_config
 
@@ -130,6 +134,97 @@ def test_an_interrupted_run_goes_on_to_the_same_result(discs, tmp_path, monkeypa
         assert [one[key] for key in keys] == [other[key] for key in keys]
 
 
+def interrupt_after_the_first_epoch(config, monkeypatch) -> None:
+    original = Stepper.observations
+
+    def stop(self):
+        os.kill(os.getpid(), signal.SIGTERM)  # seen at the next step, the first of the second epoch
+        return original(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stepper, "observations", stop)
+        with pytest.raises(Interrupted):
+            run_of(config)
+
+
+def folder_of(tmp_path) -> RunFolder:
+    return RunFolder.of(tmp_path / "runs", "discs", "gcsam", 0, 0)
+
+
+def test_a_run_goes_on_with_the_plan_that_it_was_begun_with(discs, tmp_path, monkeypatch) -> None:
+    """Another device would plan other batches; what goes on is what was begun, to the same result."""
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    changes = {"training": {"batch_size": "auto", "epochs": 2}}
+    whole = run_of(segmentation_config(discs, tmp_path / "whole", **changes))
+    config = segmentation_config(discs, tmp_path / "parts", **changes)
+    interrupt_after_the_first_epoch(config, monkeypatch)
+    begun = folder_of(tmp_path / "parts")
+    assert begun.plan.read_bytes() == whole.plan.read_bytes()
+    monkeypatch.setattr("medgcsam.pipeline.plan._batch_size", lambda *_: (5, "another device"))
+    resumed = run_of(config)
+    assert resumed.plan.read_bytes() == whole.plan.read_bytes()
+    assert resumed.config.read_text().count("batch_size: 2") == 1
+    keys = ("train_loss", "validation_loss", "validation_dice")
+    for one, other in zip(read_json_lines(whole.history), read_json_lines(resumed.history), strict=True):
+        assert [one[key] for key in keys] == [other[key] for key in keys]
+
+
+def test_a_refused_continuation_overwrites_nothing(discs, tmp_path, monkeypatch) -> None:
+    config = segmentation_config(discs, tmp_path, training={"batch_size": "auto", "epochs": 2})
+    interrupt_after_the_first_epoch(config, monkeypatch)
+    run = folder_of(tmp_path)
+    kept = shutil.copytree(run.path, tmp_path / "kept")
+
+    def refused(error, match, path, content) -> None:
+        path.write_bytes(content)
+        before = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in run.path.rglob("*") if file.is_file()}
+        with pytest.raises(error, match=match):
+            run_of(config)
+        after = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in run.path.rglob("*") if file.is_file()}
+        assert after == before
+        path.write_bytes((kept / path.relative_to(run.path)).read_bytes())
+
+    planned = run.plan.read_text()
+    assert '"value": 2,' in planned
+    refused(
+        ConfigError,
+        r"disagree on image\.dimensions, training\.batch_size,",
+        run.plan,
+        planned.replace('"value": 2,', '"value": 3,').encode(),
+    )
+    refused(DataError, "--restart", run.last_checkpoint, run.last_checkpoint.read_bytes()[:1000])
+    images = read_json(run.provenance)["images_sha256"]
+    refused(DataError, "the images changed", run.provenance, run.provenance.read_bytes().replace(images.encode(), b"0"))
+
+
+@pytest.mark.parametrize(
+    ("network", "match"),
+    [
+        ({"levels": 9}, r"network\.levels: 9 are not possible"),
+        ({"deep_supervision": True}, r"network\.deep_supervision: unet_small has none"),
+        ({"name": "swin_unetr_small", "width": 12, "levels": "auto"}, "multiples of 32"),
+        ({"name": "dynunet_small", "levels": 3}, "dynunet_small needs at least 4"),
+        ({"weights": "weights.pt"}, r"weights\.pt"),
+    ],
+)
+def test_what_is_refused_for_its_network_leaves_no_run_behind(discs, tmp_path, network, match) -> None:
+    (tmp_path / "weights.pt").write_bytes(b"no weights")
+    with pytest.raises((ConfigError, DataError), match=match):
+        train(segmentation_config(discs, tmp_path, network=network), journal=Journal(quiet=True))
+    assert not (tmp_path / "runs" / "discs").exists()
+
+
+def test_epochs_are_selected_by_the_rule_that_masks_are_made_by() -> None:
+    """A probability of one half is no structure, in both."""
+    probabilities = np.array([[[0.5, 0.6], [0.4, 0.5]]], np.float32)
+    job = object.__new__(Segmentation)
+    job.cases = SimpleNamespace(overlapping=True)
+    ((predicted, _),) = job._pairs(probabilities, np.ones((1, 2, 2), np.uint8))
+    grid = Grid((2, 2), (0, 1), (False, False), (2, 2), None)
+    np.testing.assert_array_equal(predicted, back_to_grid(probabilities, grid, overlapping=True)[0] > 0)
+
+
 def test_a_finished_run_is_shown_and_a_changed_one_refused(discs, disc_run, tmp_path) -> None:
     folder = disc_run.path.parents[4]
     config = segmentation_config(discs, folder, ("training.epochs=8",))
@@ -215,3 +310,18 @@ def test_structures_that_overlap_have_masks_of_their_own(discs, tmp_path) -> Non
     masks = [tmp_path / "out" / name for name in line["mask"].split("|")]
     assert len(masks) == 2
     assert all(mask.is_file() for mask in masks)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["a b", "liver"], ["a_b", "liver"]),
+        (["a b", "a_b", "c"], ["a_b-1", "a_b-2", "c"]),
+        (["GTV", "gtv"], ["GTV-1", "gtv-2"]),
+        (["\u809d", "\u813e"], ["_-1", "_-2"]),
+        (["a b", "a_b", "a_b-1"], ["1-a_b", "2-a_b", "3-a_b-1"]),
+        (["x" * 90 + "1", "x" * 90 + "2"], ["x" * 60 + "-1", "x" * 60 + "-2"]),
+    ],
+)
+def test_structures_have_file_names_of_their_own(names, words) -> None:
+    assert file_words(names) == words

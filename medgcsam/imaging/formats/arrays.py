@@ -47,7 +47,7 @@ def raw_entry(file: str, partition: str, index: int) -> np.ndarray:
     try:
         state = os.stat(file)
     except OSError as error:
-        raise DataError(f"{file} cannot be opened ({error.strerror}); correct the path or data.root.") from error
+        raise DataError(f"{file} cannot be opened ({error.strerror}); correct the path.") from error
     array = _images(file, f"{partition}_images", state.st_mtime_ns, state.st_size)
     if index >= len(array):
         raise DataError(f"{file}#{partition}/{index} is beyond the last image, number {len(array) - 1}; correct it.")

@@ -161,7 +161,7 @@ def as_image(
     elif affine is not None and (off := shear_degrees(affine)) > MAX_SHEAR_DEGREES:
         if irregular == "refuse":
             raise DataError(
-                f"{where} has axes {off:.1f} degrees away from right angles (sheared); resample it, or ask for it."
+                f"{where} has axes {off:.1f} degrees away from right angles (sheared); resample it to right angles."
             )
         facts["geometry"] = f"sheared by {off:.1f} degrees, kept"
         if irregular == "resample":

@@ -13,7 +13,7 @@ from medgcsam.imaging.faults import faults_of
 from medgcsam.imaging.image import Image
 from medgcsam.imaging.labels.label_maps import of_picture, of_volume
 from medgcsam.imaging.labels.resample import Grid, Placed
-from medgcsam.imaging.labels.structures import Structures, label_of
+from medgcsam.imaging.labels.structures import Structures, by_words, label_of, matches
 from medgcsam.imaging.references import WITH_VOLUMES, Found, find
 from medgcsam.imaging.sniff import kind_of_bytes
 from medgcsam.imaging.sources import Item
@@ -32,25 +32,35 @@ def label_at(
     max_outside: float = MAX_OUTSIDE,
     **options: Any,
 ) -> Image:
-    """One reference as a label on the grid of ``like``; see ``read.read_label`` for all arguments."""
+    """One reference as a label on the grid of ``like``; see ``read.read_label`` for all arguments.
+
+    A mask of 0 and 1 whose file is named as one of several structures is that one, where no key of ``names`` is a
+    number; else its values are class numbers.
+    """
     found = find(reference)
     structures = _structures(found, like, **options)
+    if names and by_words(names) and structures.numeric and structures.numbers == (1,):
+        named = {number for key, number in names.items() if matches(_stem(reference), key)}
+        names = {**names, "1": named.pop()} if len(named) == 1 else names
     return label_of(structures, found.where, like=like, names=names, overlapping=overlapping, max_outside=max_outside)
 
 
 def labels_at(references: Sequence[str | Path], like: Image, *, names: Mapping[str, int] | None, **options) -> Image:
     """Several files that together are the label of one image.
 
-    Where keys of ``names`` are names of these files (without folder and ending), each file is the mask of that
-    structure. Otherwise the files are united, and a voxel that two of them give different numbers is refused.
+    Where keys of ``names`` mean these files by their names (without folder and ending), each file is the mask of that
+    structure, and those that no key means are left out. Otherwise the files are united; a voxel that two of them give
+    different numbers is refused, and so is a mask of 0 and 1 where ``names`` are words, which do not say what its 1 is.
     """
     if not references:
         raise DataError("the list of masks is empty; name at least one.")
     stems = [_stem(reference) for reference in references]
-    wanted = {part.strip().casefold() for key in names or {} for part in [key, *key.split("|")]}
-    if any(stem.casefold() in wanted for stem in stems):
+    if _named_by_files(references, stems, like, names, **options):
         return _one_structure_each(references, stems, like, names=names, **options)
     labels = [label_at(reference, like, names=names, **options) for reference in references]
+    if names and by_words(names) and len(references) > 1:
+        for reference, label in zip(references, labels, strict=True):
+            _refuse_unsaid(reference, label)
     united = labels[0].array
     for reference, label in zip(references[1:], labels[1:], strict=True):
         if names is None and "structures" in label.source:
@@ -60,6 +70,41 @@ def labels_at(references: Sequence[str | Path], like: Image, *, names: Mapping[s
         united = np.maximum(united, label.array)
     source = dict(labels[0].source) | {"files": len(references), "empty": not united.any()}
     return Image(array=united, unit="label", affine=like.affine, spacing=like.spacing, source=source)
+
+
+def names_at(reference: str | Path, like: Image, **options: Any) -> tuple[str, ...]:
+    """What the structures of one mask may be named by in ``names``: words, or the numbers of a label map."""
+    found = _structures(find(reference), like, **options)
+    return tuple(name for position in range(len(found.names)) for name in found.called(position))
+
+
+def _named_by_files(
+    references: Sequence[str | Path],
+    stems: Sequence[str],
+    like: Image,
+    names: Mapping[str, int] | None,
+    *,
+    overlapping: bool = False,
+    max_outside: float = MAX_OUTSIDE,
+    **options: Any,
+) -> bool:
+    """Whether ``names`` mean these files, rather than what is named inside of them (ROIs, segments)."""
+    keys = list(names or {})
+    literal = {part.strip().casefold() for key in keys for part in [key, *key.split("|")]}
+    if any(stem.casefold() in literal for stem in stems):
+        return True
+    meant = [one for one, stem in zip(references, stems, strict=True) if any(matches(stem, key) for key in keys)]
+    return bool(meant) and all(_structures(find(one), like, **options).numeric for one in meant)
+
+
+def _refuse_unsaid(reference: str | Path, label: Image) -> None:
+    """Raises DataError for a mask whose 1 could be any structure: neither its file nor its content says which."""
+    array = label.array
+    if "structures" not in label.source and array.max() == 1 and not array[1:].any():
+        raise DataError(
+            f"{reference} is one of several masks, holds 0 and 1 alone, and none of the structures is named as its "
+            "file, so nothing says which it is; add its name to data.structures, where * stands for any text."
+        )
 
 
 def _one_structure_each(

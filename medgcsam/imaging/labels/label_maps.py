@@ -40,11 +40,12 @@ def of_picture(data: bytes, where: str, *, kind: str, like: Image) -> Structures
         values = values // (255 // (2**picture.bits - 1))  # Pillow spreads 2 and 4 bits over 0..255
     white = 255 if values.dtype == np.uint8 else 2**picture.bits - 1
     distinct = np.unique(values)
-    if gray and set(distinct.tolist()) <= {0, white}:
+    if binary := gray and set(distinct.tolist()) <= {0, white}:
         values = values > 0
     elif len(distinct) > MAX_CLASSES:
         raise DataError(f"{where} has {len(distinct)} gray levels, too many for classes; save the mask unblurred.")
-    return _of_values(values, None, where, like=like, facts={"kind": kind, "mode": picture.mode})
+    found = _of_values(values, None, where, like=like, facts={"kind": kind, "mode": picture.mode})
+    return replace(found, white=white) if binary else found
 
 
 def of_volume(mask: Image, where: str, *, like: Image, by_index: bool = False) -> Structures:
@@ -65,12 +66,12 @@ def of_volume(mask: Image, where: str, *, like: Image, by_index: bool = False) -
         return _of_layers(mask, segments, where, like=like, facts=facts)
     if mask.array.shape[0] != 1:
         raise DataError(f"{where} has {mask.array.shape[0]} channels; save the mask as one channel of class numbers.")
-    values = mask.array[0]
+    values, white = mask.array[0], 1
     if facts.get("kind") == "dicom":
         distinct = np.unique(values)
         if len(distinct) <= 2 and distinct[0] in (0, *FULL) and distinct[-1] in (0, *FULL):
-            values = values > 0
-    return _of_values(values, mask.affine, where, like=like, facts=facts)
+            values, white = values > 0, int(distinct[-1]) or 1
+    return replace(_of_values(values, mask.affine, where, like=like, facts=facts), white=white)
 
 
 def _of_layers(mask: Image, segments: Any, where: str, *, like: Image, facts: Mapping[str, Any]) -> Structures:

@@ -39,6 +39,7 @@ class Structures:
     facts: for ``Image.source``.
     numeric: whether the names are the numbers of a label map.
     on_grid: the label map itself, where it lies on the grid of the image.
+    white: of a mask of two values, whose structure is 1, the other value as the file has it; it may be named by both.
     """
 
     names: tuple[str, ...]
@@ -47,6 +48,12 @@ class Structures:
     facts: Mapping[str, Any] = field(default_factory=dict)
     numeric: bool = False
     on_grid: np.ndarray | None = None
+    white: int = 1
+
+    def called(self, position: int) -> tuple[str, ...]:
+        """What a structure may be named by."""
+        name = self.names[position]
+        return (name,) if self.white == 1 else (name, str(self.white))
 
 
 def of_map(values: np.ndarray, to_grid: np.ndarray, grid: Grid, facts: Mapping[str, Any]) -> Structures:
@@ -67,13 +74,14 @@ def selected(found: Structures, names: Mapping[str, int] | None, where: str) -> 
 
     names: ``{structure: number}``. A key may be several names separated by ``|``, all of which are the same structure,
     and hold ``*`` for any text; capitals, and spaces at the ends, do not count. Without it, all structures.
-    Label maps have numbers for names (``"2"``); where no key is a number, their values are class numbers already and
-    must be among the numbers of ``names``. Raises DataError for a file that has structures, but none of those wanted.
+    Label maps have numbers for names (``"2"``), a mask of 0 and 255 both ``"1"`` and ``"255"``; where no key is a
+    number, their values are class numbers already and must be among the numbers of ``names``. Raises DataError for a
+    file that has structures, but none of those wanted.
     """
     if names is None:
         return dict(enumerate(found.numbers))
     check_numbers(names)
-    if found.numeric and not any(_is_number(part) for key in names for part in [key, *key.split("|")]):
+    if found.numeric and by_words(names):
         strange = sorted(set(found.numbers) - set(names.values()))
         if strange:
             wanted = ", ".join(str(n) for n in sorted(set(names.values())))
@@ -82,10 +90,12 @@ def selected(found: Structures, names: Mapping[str, int] | None, where: str) -> 
             )
         return dict(enumerate(found.numbers))
     chosen: dict[int, int] = {}
-    for position, name in enumerate(found.names):
-        numbers = {number for key, number in names.items() if _matches(name, key)}
+    for position in range(len(found.names)):
+        called = found.called(position)
+        numbers = {number for key, number in names.items() if any(matches(name, key) for name in called)}
         if len(numbers) > 1:
-            raise DataError(f"{where} has the structure {name!r}, which several classes name; name it in one of them.")
+            what = " or ".join(repr(name) for name in called)
+            raise DataError(f"{where} has the structure {what}, which several classes name; name it in one of them.")
         if numbers:
             chosen[position] = numbers.pop()
     if found.names and not chosen and not found.numeric:
@@ -101,11 +111,13 @@ def check_numbers(names: Mapping[str, int]) -> None:
             raise ConfigError(f"the structure {name!r} has the class number {number!r}; give a number from 1 to 32767.")
 
 
-def _is_number(text: str) -> bool:
-    return text.strip().isdecimal()
+def by_words(names: Mapping[str, int]) -> bool:
+    """Whether no key is a number, so that the values of a label map are class numbers already."""
+    return not any(part.strip().isdecimal() for key in names for part in [key, *key.split("|")])
 
 
-def _matches(name: str, key: str) -> bool:
+def matches(name: str, key: str) -> bool:
+    """Whether a structure of this name is one that ``key`` means; see ``selected``."""
     name = name.strip().casefold()
     patterns = [part.strip().casefold().replace("[", "[[]").replace("?", "[?]") for part in [key, *key.split("|")]]
     return any(pattern and fnmatchcase(name, pattern) for pattern in patterns)

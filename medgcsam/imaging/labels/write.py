@@ -15,6 +15,7 @@ import numpy as np
 
 from medgcsam import __version__
 from medgcsam.errors import ConfigError, DataError
+from medgcsam.imaging.faults import VALUES, said
 from medgcsam.imaging.formats.voxels import AXES_SWAPPED
 from medgcsam.imaging.image import Image, pixel_digest
 from medgcsam.imaging.labels.label_maps import to_grid
@@ -139,7 +140,8 @@ def write_seg(
                 series_description=description[:MAX_LABEL_LENGTH],
             )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
+        absent = isinstance(error, (AttributeError, KeyError))  # names an element; others may quote what is in it
+        reason = said(str(error) if absent else VALUES.sub("...", str(error)), at_most=160)
         raise DataError(f"{path} cannot be written, because the source images do not allow it ({reason}).") from error
     with replacing(Path(path)) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")

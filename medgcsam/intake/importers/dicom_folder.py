@@ -22,6 +22,8 @@ SLICES = {f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2", "4", "128")}
 LABELS = {"1.2.840.10008.5.1.4.1.1.66.4": "seg", "1.2.840.10008.5.1.4.1.1.481.3": "rtstruct"}
 LABELS["1.2.840.10008.5.1.4.1.1.66.7"] = "seg"  # Label Map Segmentation Storage
 MANY_STUDIES, MANY_SERIES = 5, 20
+SEVERAL_PATIENTS = "series of several patients"
+"""The reason whose detail names them."""
 
 
 def collect_dicom(description: Description, root: Path | None, progress: Progress = None) -> Imported:
@@ -37,14 +39,33 @@ def collect_dicom(description: Description, root: Path | None, progress: Progres
         DataError: the folder is absent, or holds no DICOM.
     """
     start = _start(description, root)
+    imported = _collected(start, description.select, progress)
+    if not imported.scanned:
+        raise DataError(f"{start}: it holds no DICOM object that names its patient; name another folder or --kind.")
+    select = description.select
+    if select.labels and select.labels not in ("seg", "rtstruct") and Path(select.labels).is_file():
+        join_table(imported, Path(select.labels), description)
+    return imported
+
+
+def dicom_images(path: Path, *, keep_irregular: bool = False) -> Imported:
+    """The same of whatever is below a folder, in a zip archive or beside a DICOMDIR, for who needs the images alone.
+
+    No object needs a PatientID, and where there is no DICOM there are no rows.
+    """
+    start = Path(os.path.abspath(path.parent if path.name.upper() == "DICOMDIR" else path))
+    return _collected(start, Selection(keep_irregular=keep_irregular), None, anonymous=True)
+
+
+def _collected(start: Path, select: Selection, progress: Progress, *, anonymous: bool = False) -> Imported:
+    """What ``collect_dicom`` returns, but for a table of labels; ``scanned`` is empty where no object is usable."""
     folder = start if start.is_dir() else start.parent
     imported = Imported(root=folder.parent)
     paths = list(walk_files(folder, imported)) if start.is_dir() else [start]
     headers = list(scan(paths, folder.parent, workers=worker_count(), progress=progress))
-    objects = [header for header in headers if _usable(header, imported)]
+    objects = [header for header in headers if _usable(header, imported, anonymous)]
     if not objects:
-        raise DataError(f"{start}: it holds no DICOM object that names its patient; name another folder or --kind.")
-    select = description.select
+        return imported
     labels = LabelObjects([header for header in objects if header["SOPClassUID"] in LABELS], LABELS)
     crowded = _crowded_folders(imported, headers)
     series: dict[str, list[Header]] = {}
@@ -57,9 +78,7 @@ def collect_dicom(description: Description, root: Path | None, progress: Progres
     if several:
         imported.notes.append(f"{several:,} images hold several volumes of one place, which are their channels.")
     _describe_scan(imported, headers, objects)
-    if select.labels and select.labels not in ("seg", "rtstruct") and Path(select.labels).is_file():
-        join_table(imported, Path(select.labels), description)
-    elif select.labels:
+    if select.labels and (select.labels in ("seg", "rtstruct") or not Path(select.labels).is_file()):
         labels.match(imported, select)
     labels.leave_out_unused(imported)
     return imported
@@ -73,11 +92,12 @@ def _start(description: Description, root: Path | None) -> Path:
     return Path(os.path.abspath(data_folder(description, root) / description.images))
 
 
-def _usable(header: Header, imported: Imported) -> bool:
-    """Whether a file is a DICOM object of a known patient and series."""
+def _usable(header: Header, imported: Imported, anonymous: bool) -> bool:
+    """Whether a file is a DICOM object of a known series and, unless ``anonymous``, patient."""
     if header["SOPClassUID"] == MEDIA_DIRECTORY:
         return False
-    missing = [name for name in ("PatientID", "SeriesInstanceUID") if not header[name]]
+    needed = ("SeriesInstanceUID",) if anonymous else ("PatientID", "SeriesInstanceUID")
+    missing = [name for name in needed if not header[name]]
     reason = header.fault or (f"no {missing[0]}" if missing else "")
     if reason:
         imported.leave_out(header.reference, reason, header.detail, header["PatientID"])
@@ -139,7 +159,7 @@ def _add_series(
         return False
     patients = sorted({header["PatientID"] for header in members})
     if len(patients) > 1:
-        _leave_out_all(imported, uid, members, "series of several patients", " and ".join(patients))
+        _leave_out_all(imported, uid, members, SEVERAL_PATIENTS, " and ".join(patients))
         return False
     slices = _without_copies(imported, uid, [header for header in members if _is_slice(header)])
     several = False
@@ -216,7 +236,7 @@ def _add_stack(imported: Imported, uid: str, slices: list[Header], select: Selec
     if reason and not (select.keep_irregular and set(reason.split(" and ")) <= RESAMPLED):
         imported.leave_out(reference, reason, detail, slices[0]["PatientID"])
         return False
-    imported.rows.append(_row(slices[0], reference, len(slices) // channels))
+    _take(imported, slices, reference, len(slices) // channels)
     return channels > 1
 
 
@@ -227,8 +247,15 @@ def _add_mosaics(imported: Imported, uid: str, mosaics: list[Header], crowded: C
     if reason:
         imported.leave_out(reference, reason, detail, mosaics[0]["PatientID"])
         return False
-    imported.rows.append(_row(mosaics[0], reference, len(mosaics)))
+    _take(imported, mosaics, reference, len(mosaics))
     return True
+
+
+def _take(imported: Imported, headers: Sequence[Header], reference: str, slices: int) -> None:
+    imported.rows.append(_row(headers[0], reference, slices))
+    members = [header.reference.partition("#")[2] for header in headers]
+    if len(members) > 1 and all(members):
+        imported.packed[reference] = os.path.commonpath([os.path.dirname(member) for member in members])
 
 
 def _crowded(reference: str, crowded: Collection[str]) -> tuple[str, str] | None:

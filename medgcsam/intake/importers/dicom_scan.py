@@ -29,7 +29,7 @@ from medgcsam.intake.importers.result import Progress
 
 LOOK_BYTES = 2**15
 """Most headers end before; of a longer one the whole file is read."""
-UNREADABLE = "cannot be read"
+UNREADABLE, NO_DICOM, EMPTY = "cannot be read", "no DICOM file", "empty file"
 PARALLEL_FROM = 20_000
 """Files from which on it pays to start processes."""
 TEXTS = (
@@ -142,10 +142,10 @@ def scan_item(item: Item, reference: str) -> Header:
     try:
         data = item.read(min(LOOK_BYTES, item.size))
         if not data:
-            return Header(reference, "empty file")
+            return Header(reference, EMPTY)
         kind = kind_of_bytes(data[:HEAD_BYTES])
         if kind != "dicom":
-            return Header(reference, "no DICOM file")
+            return Header(reference, NO_DICOM)
         with faults_of(item.name, "DICOM"):
             found = _quick(data, item.size, reference)
             return _header(_dataset(item, data), reference) if found is None else found

@@ -15,7 +15,7 @@ from medgcsam.intake.importers.result import Imported
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm")
 VOLUMES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 MAX_JSON_BYTES = 200_000_000
-LINK_OUT = "symbolic link out of the folder"
+LINK_OUT, LINK_TO_FOLDER = "symbolic link out of the folder", "symbolic link to a folder"
 
 
 def walk_files(folder: Path, imported: Imported | None = None) -> Iterator[Path]:
@@ -34,7 +34,7 @@ def walk_files(folder: Path, imported: Imported | None = None) -> Iterator[Path]
         for name in list(folders):
             if os.path.islink(os.path.join(place, name)):
                 folders.remove(name)
-                _leave_out(imported, folder, os.path.join(place, name), "symbolic link to a folder")
+                _leave_out(imported, folder, os.path.join(place, name), LINK_TO_FOLDER)
         for name in sorted(names):
             path = os.path.join(place, name)
             if _ignored(name):

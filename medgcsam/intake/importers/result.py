@@ -45,7 +45,8 @@ class Imported:
     """The rows of a manifest, column -> cell; ``image`` and ``mask`` are references that count from ``root``.
 
     ``structures``: class number of each structure in the masks, where the set says so. ``notes``: sentences for the
-    user. ``scanned``: what was looked through, in words.
+    user. ``scanned``: what was looked through, in words. ``packed``: of an image of several members of an archive, the
+    folder in the archive that holds them.
     """
 
     root: Path
@@ -54,6 +55,7 @@ class Imported:
     structures: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     scanned: str = ""
+    packed: dict[str, str] = field(default_factory=dict)
 
     def leave_out(self, reference: str, reason: str, detail: str = "", patient_id: str = "") -> None:
         """Record that something is left out."""

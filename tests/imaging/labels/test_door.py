@@ -33,6 +33,20 @@ def test_a_binary_mask_is_0_and_1_whatever_the_mode(tmp_path, mode):
     assert (label.array.dtype, label.unit, label.spacing) == (np.int16, "label", LIKE.spacing)
 
 
+@pytest.mark.parametrize(("scale", "white"), [(np.uint8(255), "255"), (np.uint16(65535), "65535")])
+def test_the_white_of_a_binary_mask_is_named_by_1_and_by_itself(tmp_path, scale, white):
+    path = _picture(tmp_path, MASK * scale)
+    for names in ({"1": 2}, {white: 2}, {f"1|{white}": 2}, {"*": 2}, {white: 2, "3": 1}):
+        np.testing.assert_array_equal(read_label(path, LIKE, names=names).array[0], 2 * MASK)
+    with pytest.raises(DataError, match=f"has the structure '1' or '{white}', which several classes name"):
+        read_label(path, LIKE, names={"1": 1, white: 2})
+    three = MASK * np.uint8(255)
+    three[0, 0] = 1
+    found = read_label(_picture(tmp_path, three, name="three.png"), LIKE, names={"1": 1, "255": 2}).array[0]
+    assert (found[0, 0], found[2, 1]) == (1, 2), "of more values each is itself"
+    assert not read_label(_picture(tmp_path, MASK, name="one.png"), LIKE, names={white: 2}).array.any()
+
+
 def test_16_bit_and_tiff_masks(tmp_path):
     np.testing.assert_array_equal(read_label(_picture(tmp_path, MASK * np.uint16(65535)), LIKE).array[0], MASK)
     np.testing.assert_array_equal(

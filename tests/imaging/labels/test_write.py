@@ -221,3 +221,16 @@ def test_two_echoes_in_one_object_have_a_message_of_their_own(tmp_path):
     image = Image(array=np.zeros((2, 4, 5, 3), np.float32), unit="raw", affine=np.eye(4), reference=known)
     with pytest.raises(DataError, match="2 channels"):
         write_seg(_label((4, 5, 3), np.eye(4), classes=1), image, tmp_path / "seg.dcm", ["a"])
+
+
+def test_a_refusal_of_highdicom_does_not_name_the_patient(series, tmp_path, monkeypatch):
+    import highdicom
+
+    def refusing(**_arguments):
+        raise ValueError("Invalid value for VR PN: 'SECRET^NAME'")
+
+    monkeypatch.setattr(highdicom.seg, "Segmentation", refusing)
+    image = read_image(series / "image")
+    label = _label(image.spatial_shape, image.affine, classes=2)
+    with pytest.raises(DataError, match=r"do not allow it \(Invalid value for VR PN: \.\.\.\)"):
+        write_seg(label, image, tmp_path / "seg.dcm", ["a", "b"])
