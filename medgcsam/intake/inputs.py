@@ -23,6 +23,7 @@ SINGLE = ("png", "jpeg", "tiff", "nifti", "nrrd", "metaimage", "npz")
 LISTED_TWICE = "listed twice"
 _NO_IMAGE = (NO_DICOM, "no image", "same SOPInstanceUID", "label")
 """How the reasons begin for which no image is missing from the result."""
+LEADS_NOWHERE = "is a link to what is no file; copy the file there"
 _UNNAMED = {
     "fields": "put quotation marks around a name that holds the separator",
     "image": "name one, or take the line out",
@@ -146,7 +147,7 @@ def _files(folder: Path, without: Path | None) -> list[tuple[Path, str, str]]:
 def _looked_at(file: Path) -> tuple[Path, str, str]:
     if not file.is_file():  # a named pipe, which would be waited for, or a link
         lost = file.is_symlink() and _could_be_image(file)
-        return file, "unknown", "is a link to what is no file; copy the file there" if lost else ""
+        return file, "unknown", LEADS_NOWHERE if lost else ""
     if file.name.upper() == "DICOMDIR":
         return file, "dicom", ""
     try:
@@ -171,6 +172,8 @@ def _not_followed(entry: LeftOut, folder: Path) -> tuple[str, str]:
         return "unknown", ""
     if entry.reason == LINK_TO_FOLDER and not leads_out(entry.reference, folder):
         return "unknown", ""  # what it leads to is met on its own
+    if entry.reason == LINK_OUT and not (folder / entry.reference).is_file():
+        return "unknown", LEADS_NOWHERE
     return "unknown", f"is not followed ({entry.reason}); name what it leads to as the input, or copy that here"
 
 

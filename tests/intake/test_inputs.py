@@ -53,6 +53,7 @@ def test_links_and_what_cannot_be_opened_do_not_stop_the_rest(folder, tmp_path, 
     (tmp_path / "elsewhere").mkdir()
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "elsewhere" / "c.png")
     (folder / "gone.png").symlink_to(folder / "nothing.png")
+    (folder / "nowhere.png").symlink_to(tmp_path / "nothing.png")
     (folder / "out.png").symlink_to(tmp_path / "elsewhere" / "c.png")
     (folder / "out").symlink_to(tmp_path / "elsewhere")
     (folder / "inside").symlink_to(folder / "more")
@@ -70,7 +71,9 @@ def test_links_and_what_cannot_be_opened_do_not_stop_the_rest(folder, tmp_path, 
     monkeypatch.setattr(inputs, "sniff_kind", refusing)
     found = find_inputs(folder)
     told = faults(found)
-    assert set(told) == {"a.png", "gone.png", "out.png", "out"}
+    assert set(told) == {"a.png", "gone.png", "nowhere.png", "out.png", "out"}
+    assert told["nowhere.png"] == told["gone.png"]
+    assert "symbolic link out of the folder" in told["out.png"]
     assert "Permission denied" in told["a.png"]
     assert "copy the file there" in told["gone.png"]
     assert [image.name for image in found.images if not image.fault] == ["more/b.png"]
