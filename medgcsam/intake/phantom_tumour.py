@@ -28,7 +28,6 @@ from medgcsam.intake.phantom_tumour_cohort import PatientPlan, VolumePlan, plan_
 
 VERSION = 2  # goes up with every change of the bytes, so that an older cohort in a cache is made anew
 COLUMNS = ("image", "mask", "patient_id", "study", "site", "scanner", "date", "sex", "age")
-STRUCTURES = {"liver": 1, "lesion": 2}
 _DARK = -30  # HU
 _SUBSLICES = 3  # a thick slice is the mean of so many thin ones: what a surface cuts has a part of each tissue
 
